@@ -1,0 +1,282 @@
+"""Checkpoints of plain trees: saved asynchronously, picked up only when complete, restored strictly.
+
+A checkpoint is a directory `DIRECTORY/STEP` written by Orbax, with one nested dict of arrays per
+item (`params`, `batch_stats`, `ema`, `opt_state`) and a JSON `meta`. Whatever a tree is made of
+(dicts, tuples, the NamedTuples of optax), it lies on disk as nested dicts under the names in its
+paths, so a checkpoint can be opened without the code that wrote it. An item without arrays (no EMA,
+a net without BatchNorm) is not written. Orbax writes into a temporary directory and renames it when
+everything is on disk: a killed save leaves no `STEP`.
+"""
+
+import contextlib
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from etils import epath
+from flax import traverse_util
+
+from imagenet_jax.errors import UserError
+
+PyTree = Any
+ITEMS = ("params", "batch_stats", "ema", "opt_state")
+
+
+def flatten(tree: PyTree) -> dict[str, Any]:
+    """Maps the '/'-joined path of every leaf of a tree, in tree order, to the leaf.
+
+    A step of a path is a dict key, the index in a tuple or list, or the field of a NamedTuple.
+
+    Raises:
+      ValueError: two leaves have the same path (a dict key that holds a '/' can do that).
+    """
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    flat = {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
+    if len(flat) != len(leaves):
+        raise ValueError("two leaves of the tree share one path")
+    return flat
+
+
+def diff(saved: PyTree, wanted: PyTree) -> list[str]:
+    """Tells in one line for each differing leaf how `saved` differs from `wanted`.
+
+    Args:
+      saved: what the checkpoint holds; leaves have `shape` and `dtype`.
+      wanted: what the program needs, likewise.
+
+    Returns:
+      Lines in the order of paths; none if paths, shapes and dtypes all agree.
+    """
+    left, right = flatten(saved), flatten(wanted)
+    lines = []
+    for path in sorted(left.keys() | right.keys()):
+        if path not in left:
+            lines.append(f"{path}: missing in the checkpoint, wanted {_spec(right[path])}")
+        elif path not in right:
+            lines.append(f"{path}: unexpected, the checkpoint has {_spec(left[path])}")
+        elif _spec(left[path]) != _spec(right[path]):
+            lines.append(
+                f"{path}: {_spec(left[path])} in the checkpoint, {_spec(right[path])} wanted"
+            )
+    return lines
+
+
+def listing(lines: Sequence[str], most: int = 20) -> str:
+    """Joins lines into an indented block of at most `most` lines and a count of the rest."""
+    rest = [f"... and {len(lines) - most} more"] if len(lines) > most else []
+    return "\n".join(f"  {line}" for line in [*lines[:most], *rest])
+
+
+def open_manager(directory: str, *, keep: int, milestone_steps: int = 0) -> ocp.CheckpointManager:
+    """Opens a directory for asynchronous saves, creating it and removing what killed saves left.
+
+    Args:
+      directory: where `STEP` directories go.
+      keep: how many of the latest checkpoints stay.
+      milestone_steps: checkpoints at multiples of this stay forever; 0 for none.
+
+    Raises:
+      UserError: the directory cannot be created or read.
+    """
+    # Orbax logs a traceback for every failed write; the UserError of `save` and `finish` tells it.
+    logging.getLogger("absl").addFilter(_not_from_orbax)
+    policies = ocp.checkpoint_managers
+    kept: list[policies.PreservationPolicy] = [policies.LatestN(keep)]
+    if milestone_steps:
+        kept.append(policies.EveryNSteps(milestone_steps))
+    options = ocp.CheckpointManagerOptions(
+        preservation_policy=policies.AnyPreservationPolicy(kept), cleanup_tmp_directories=True
+    )
+    try:
+        return ocp.CheckpointManager(epath.Path(directory).resolve(), options=options)
+    except OSError as error:
+        raise UserError(f"cannot keep checkpoints in {directory}: {error}") from error
+
+
+def save(
+    manager: ocp.CheckpointManager, step: int, items: Mapping[str, PyTree], meta: Mapping[str, Any]
+) -> None:
+    """Starts saving a checkpoint; returns as soon as the arrays are copied.
+
+    A step that is already saved is left as it is. A save still under way is waited for first. On
+    several hosts every host calls this and the first one writes.
+
+    Args:
+      manager: from `open_manager`.
+      step: the number of finished optimizer steps.
+      items: trees of host arrays, named as in `ITEMS`; None and empty trees are allowed.
+      meta: what JSON can hold.
+
+    Raises:
+      UserError: this save could not start or an earlier one failed (full disk, no permission).
+    """
+    trees = {
+        name: traverse_util.unflatten_dict(
+            {path: np.asarray(leaf) for path, leaf in flatten(tree).items()}, sep="/"
+        )
+        for name, tree in items.items()
+    }
+    args = {name: ocp.args.PyTreeSave(tree) for name, tree in trees.items() if tree}
+    with _telling_failures(manager):
+        manager.wait_until_finished()
+        if step not in manager.all_steps():
+            args["meta"] = ocp.args.JsonSave(dict(meta))
+            manager.save(step, args=ocp.args.Composite(**args), force=True)
+
+
+def finish(manager: ocp.CheckpointManager) -> None:
+    """Waits until everything is on disk and closes the manager.
+
+    Raises:
+      UserError: the last save failed; the message names the last good checkpoint.
+    """
+    with _telling_failures(manager):
+        manager.close()
+
+
+def latest_step(directory: str) -> int | None:
+    """Returns the step of the latest complete checkpoint in a directory, None without any."""
+    path = epath.Path(directory)
+    if not path.is_dir():
+        return None
+    names = ocp.path.step.standard_name_format()
+    return max((found.step for found in names.find_all(path)), default=None)
+
+
+def resolve(path: str) -> tuple[str, int]:
+    """Finds the checkpoint that a path means.
+
+    Args:
+      path: a workdir (its `checkpoints/`), a directory of checkpoints such as `WORKDIR/best` (the
+        latest one), or one checkpoint (`WORKDIR/checkpoints/STEP`).
+
+    Returns:
+      The directory of checkpoints and the step.
+
+    Raises:
+      UserError: there is no complete checkpoint at the path.
+    """
+    given = epath.Path(path).expanduser().resolve()
+    for directory in (given / "checkpoints", given):
+        step = latest_step(directory)
+        if step is not None:
+            return str(directory), step
+    names = ocp.path.step.standard_name_format()
+    if given.is_dir() and given in (found.path for found in names.find_all(given.parent)):
+        return str(given.parent), int(given.name)
+    problem = "holds no complete checkpoint" if given.exists() else "does not exist"
+    raise UserError(
+        f"no checkpoint: {given} {problem}; give a workdir, its checkpoints/ or best/ directory, "
+        "or one checkpoint in it (checkpoints/STEP)"
+    )
+
+
+def restore(path: str, like: Mapping[str, PyTree]) -> tuple[dict[str, PyTree], dict[str, Any]]:
+    """Restores items into a known structure; every path, shape and dtype must agree.
+
+    Args:
+      path: as for `resolve`.
+      like: for each wanted item a tree of arrays or `jax.ShapeDtypeStruct`; None for an item that
+        must be absent. Items that are not named are neither compared nor read.
+
+    Returns:
+      The items in the structure of `like` with numpy arrays as saved, and the meta.
+
+    Raises:
+      UserError: no such checkpoint, a damaged one, or one that differs (with the differences).
+    """
+    directory, step = resolve(path)
+    source = epath.Path(directory) / str(step)
+    wanted = dict(like)
+    with _telling_damage(source), _reader() as reader:
+        found = reader.metadata(source).item_metadata
+        saved = {name: found[name].tree for name in wanted if found.get(name) is not None}
+    differences = diff(saved, wanted)
+    if differences:
+        raise UserError(
+            f"the checkpoint {source} is of another model or optimizer "
+            f"({len(differences)} differences):\n{listing(differences)}\n"
+            "Use the config it was written with, or another workdir."
+        )
+    items, meta = read(str(source), tuple(wanted))
+    flat = flatten(items)
+    leaves = [flat[name] for name in flatten(wanted)]
+    return jax.tree.unflatten(jax.tree.structure(wanted), leaves), meta
+
+
+def read(
+    path: str, items: Sequence[str] = ("params", "batch_stats")
+) -> tuple[dict[str, PyTree], dict[str, Any]]:
+    """Reads items as they lie on disk.
+
+    Args:
+      path: as for `resolve`.
+      items: names from `ITEMS`.
+
+    Returns:
+      For each item a nested dict of numpy arrays, {} where the checkpoint has none; and the meta.
+
+    Raises:
+      UserError: no such checkpoint or a damaged one.
+    """
+    directory, step = resolve(path)
+    source = epath.Path(directory) / str(step)
+    with _telling_damage(source), _reader() as reader:
+        found = reader.metadata(source).item_metadata
+        present = {name: ocp.args.PyTreeRestore() for name in items if name in found}
+        args = ocp.args.Composite(**present, meta=ocp.args.JsonRestore())
+        restored = reader.restore(source, args=args)
+        return {name: restored.get(name) or {} for name in items}, restored["meta"]
+
+
+def _spec(leaf: Any) -> str:
+    """Writes dtype and shape as float32[3,3,64,64]."""
+    return f"{np.dtype(leaf.dtype).name}[{','.join(map(str, leaf.shape))}]"
+
+
+def _reader() -> ocp.Checkpointer:
+    trees = {name: ocp.PyTreeCheckpointHandler() for name in ITEMS}
+    return ocp.Checkpointer(
+        ocp.CompositeCheckpointHandler(**trees, meta=ocp.JsonCheckpointHandler())
+    )
+
+
+def _not_from_orbax(record: logging.LogRecord) -> bool:
+    return "orbax" not in record.pathname
+
+
+@contextlib.contextmanager
+def _telling_failures(manager: ocp.CheckpointManager) -> Iterator[None]:
+    """Turns whatever the storage raises into one message that names the last good checkpoint."""
+    try:
+        yield
+    except Exception as error:
+        last = latest_step(manager.directory)
+        good = (
+            "there is no earlier one"
+            if last is None
+            else f"last good: {manager.directory / str(last)}"
+        )
+        raise UserError(
+            f"could not save a checkpoint in {manager.directory} ({good}): {_first_line(error)}\n"
+            "Make room or permission there and run the same command again."
+        ) from error
+
+
+@contextlib.contextmanager
+def _telling_damage(source: epath.Path) -> Iterator[None]:
+    """Turns whatever reading a checkpoint raises into one message."""
+    try:
+        yield
+    except Exception as error:
+        raise UserError(
+            f"the checkpoint {source} cannot be read, it is damaged or not of this program: "
+            f"{_first_line(error)}"
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:300]

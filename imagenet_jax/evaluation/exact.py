@@ -1,0 +1,123 @@
+"""Exact evaluation: every example counted once, whatever the batch size, devices or hosts.
+
+The device only says what it thinks of each example; sums are taken on the host, in float64 and in
+the order of the dataset, so that no way of cutting the split into batches can change a metric.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.experimental import multihost_utils
+
+Batch = Mapping[str, np.ndarray]
+
+
+class Predictions(NamedTuple):
+    """What a model says of each of the N examples of a split, by ascending index, no padding.
+
+    index: int64 [N], position in the dataset. label: int32 [N]. loss: float32 [N], cross entropy
+    in nats without smoothing. top5: int32 [N, min(5, classes)], best first. confidence:
+    float32 [N], the probability of the best class.
+    """
+
+    index: np.ndarray
+    label: np.ndarray
+    loss: np.ndarray
+    top5: np.ndarray
+    confidence: np.ndarray
+
+
+def eval_step(
+    apply_fn: Callable[[Any, jax.Array], jax.Array], variables: Any, batch: Mapping[str, jax.Array]
+) -> dict[str, jax.Array]:
+    """Judges each example of a batch by itself; pure, no collectives.
+
+    Args:
+        apply_fn: `(variables, image [B, H, W, 3]) -> logits [B, classes]`, in evaluation mode.
+        variables: what `apply_fn` takes.
+        batch: `image`, `label` [B], `index` [B], `mask` [B] (0 for padding).
+
+    Returns:
+        The fields of `Predictions` and `mask`, each with leading axis B.
+    """
+    logits = jnp.asarray(apply_fn(variables, batch["image"]), jnp.float32)
+    best = jax.lax.top_k(logits, min(5, logits.shape[-1]))[1]
+    return {
+        "index": batch["index"],
+        "label": batch["label"],
+        "mask": batch["mask"],
+        "loss": optax.softmax_cross_entropy_with_integer_labels(logits, batch["label"]),
+        "top5": best,
+        "confidence": jax.nn.softmax(logits).max(axis=-1),
+    }
+
+
+def collect(
+    run: Callable[[Batch], Mapping[str, np.ndarray]], batches: Iterable[Batch], expected: int
+) -> Predictions:
+    """Runs over `batches`, drops padding, joins the hosts, and proves that nothing is missing.
+
+    Every host calls this with its own share of the split and gets the predictions of all of it.
+
+    Args:
+        run: a batch of this host to the outputs of `eval_step` for the same examples, on the host.
+        batches: this host's batches; at least one, if only of padding.
+        expected: examples in the split, over all hosts.
+
+    Raises:
+        RuntimeError: the examples seen are not `expected` different ones.
+    """
+    seen: list[dict[str, np.ndarray]] = []
+    for batch in batches:
+        outputs = run(batch)
+        real = np.asarray(outputs["mask"]) > 0
+        seen.append({name: np.asarray(outputs[name])[real] for name in Predictions._fields})
+    if not seen:
+        raise RuntimeError(f"evaluation got no batch at all; the split has {expected} examples")
+    local = {name: np.concatenate([part[name] for part in seen]) for name in Predictions._fields}
+    merged = _join_hosts(local)
+    index, counts = np.unique(merged["index"], return_counts=True)
+    if len(merged["index"]) != expected or len(index) != expected:
+        raise RuntimeError(
+            f"evaluation saw {len(merged['index'])} examples, {len(index)} of them different; the "
+            f"split has {expected}. Seen more than once: {index[counts > 1][:5].tolist()}"
+        )
+    order = np.argsort(merged["index"])
+    merged = {name: values[order] for name, values in merged.items()}
+    return Predictions(**merged | {"index": merged["index"].astype(np.int64)})
+
+
+def metrics(predictions: Predictions) -> dict[str, float | int]:
+    """Top-1 and top-5 accuracy (0..1), mean loss (nats), and the counts they come from."""
+    hits = predictions.top5 == predictions.label[:, None]
+    correct1, correct5 = int(hits[:, 0].sum()), int(hits.any(axis=1).sum())
+    seen = len(predictions.label)
+    return {
+        "top1": correct1 / seen,
+        "top5": correct5 / seen,
+        "loss": float(predictions.loss.astype(np.float64).mean()),
+        "seen": seen,
+        "correct1": correct1,
+        "correct5": correct5,
+    }
+
+
+def _join_hosts(local: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Concatenates the examples of all hosts, whose numbers may differ."""
+    if jax.process_count() == 1:
+        return local
+    counts = multihost_utils.process_allgather(np.int32(len(local["index"])))
+
+    def pad(values: np.ndarray) -> np.ndarray:
+        missing = int(counts.max()) - len(values)
+        return np.pad(values, [(0, missing)] + [(0, 0)] * (values.ndim - 1))
+
+    stacked = multihost_utils.process_allgather(jax.tree.map(pad, local))
+    return {
+        name: np.concatenate([rows[:count] for rows, count in zip(values, counts, strict=True)])
+        for name, values in stacked.items()
+    }

@@ -10,6 +10,8 @@ everything is on disk: a killed save leaves no `STEP`.
 
 import contextlib
 import logging
+import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -255,13 +257,9 @@ def _telling_failures(manager: ocp.CheckpointManager) -> Iterator[None]:
         yield
     except Exception as error:
         last = latest_step(manager.directory)
-        good = (
-            "there is no earlier one"
-            if last is None
-            else f"last good: {manager.directory / str(last)}"
-        )
+        good = f"last good: {manager.directory / str(last)}" if last is not None else "none before"
         raise UserError(
-            f"could not save a checkpoint in {manager.directory} ({good}): {_first_line(error)}\n"
+            f"could not save a checkpoint in {manager.directory} ({good}): {_reason(error)}\n"
             "Make room or permission there and run the same command again."
         ) from error
 
@@ -274,9 +272,14 @@ def _telling_damage(source: epath.Path) -> Iterator[None]:
     except Exception as error:
         raise UserError(
             f"the checkpoint {source} cannot be read, it is damaged or not of this program: "
-            f"{_first_line(error)}"
+            f"{_reason(error)}"
         ) from error
 
 
-def _first_line(error: Exception) -> str:
+def _reason(error: Exception) -> str:
+    """The operating system's words for an error where tensorstore or Python kept its number."""
+    found = re.search(r"os_error_code='(\d+)'", str(error))
+    number = int(found[1]) if found else getattr(error, "errno", None)
+    if number is not None:
+        return os.strerror(number)
     return (str(error).splitlines() or [type(error).__name__])[0][:300]

@@ -1,0 +1,129 @@
+"""One device-level function, run on all devices in one of two ways with one meaning.
+
+The global batch is cut by host, each host's slice into K micro-batches, each micro-batch over the host's
+devices: so consecutive examples lie on neighbouring devices of one micro-batch, and BatchNorm groups are
+the same examples on any hardware.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from imagenet_jax.errors import UserError
+from imagenet_jax.models.layers import AXIS
+
+PyTree = Any
+
+
+class Layout(NamedTuple):
+    """How work lies on devices. mode: 'pmap' or 'shard_map'; devices: of all hosts."""
+
+    mode: str
+    devices: tuple[jax.Device, ...]
+
+    @property
+    def mesh(self) -> Mesh:
+        return Mesh(np.array(self.devices), (AXIS,))
+
+    @property
+    def local_devices(self) -> list[jax.Device]:
+        return [d for d in self.devices if d.process_index == jax.process_index()]
+
+
+def make_layout(mode: str = "pmap", devices: list[jax.Device] | None = None) -> Layout:
+    """A layout over `devices`, by default all there are."""
+    return Layout(mode, tuple(devices or jax.devices()))
+
+
+def micro_batches(layout: Layout, global_batch: int, max_per_device: int, bn_group: int | None = None) -> int:
+    """The least number of equal micro-batches with which no device holds more than `max_per_device` examples.
+
+    Raises:
+        UserError: the devices cannot share the batch equally, or a BatchNorm group does not fit a micro-batch.
+    """
+    devices = len(layout.devices)
+    share, left = divmod(global_batch, devices)
+    if left or not share:
+        nearest = max(1, round(global_batch / devices)) * devices
+        raise UserError(f"global_batch={global_batch} cannot be shared by {devices} devices; the nearest that can is "
+                        f"{nearest} (scale the learning rate with it), or use fewer devices")
+    count = next(k for k in range(1, share + 1) if share % k == 0 and share // k <= max_per_device)
+    size = share // count
+    if bn_group is None:
+        return count
+    if size % bn_group and bn_group % size:
+        raise UserError(f"model.bn_group={bn_group} neither divides nor is a multiple of the {size} examples that one of "
+                        f"{devices} devices holds at a time (global_batch={global_batch}, {count} micro-batches)")
+    together = size * (len(layout.local_devices) if count > 1 else devices)
+    if together % bn_group:
+        raise UserError(f"model.bn_group={bn_group} does not fit the {together} examples that are processed together; raise "
+                        f"max_per_device_batch={max_per_device} or lower bn_group")
+    return count
+
+
+def compile_step(step: Callable[[PyTree, PyTree], tuple[PyTree, PyTree]], layout: Layout) -> Callable[..., Any]:
+    """Compiles step(state, batch) -> (state, metrics); the state is donated.
+
+    Batch leaves are [K, M, ...] on each device; the metrics returned are replicated.
+    """
+    if layout.mode == "pmap":
+        return jax.pmap(step, AXIS, donate_argnums=0, devices=layout.devices)
+    mapped = jax.shard_map(step, mesh=layout.mesh, in_specs=(P(), P(None, AXIS)), out_specs=P(), check_vma=False)
+    return jax.jit(mapped, donate_argnums=0)
+
+
+def compile_eval(evaluate: Callable[[PyTree, PyTree], PyTree], layout: Layout) -> Callable[..., PyTree]:
+    """Compiles evaluate(variables, batch) -> per-example arrays; batch leaves are [B, ...] on each device."""
+    if layout.mode == "pmap":
+        return jax.pmap(evaluate, AXIS, devices=layout.devices)
+    return jax.jit(jax.shard_map(evaluate, mesh=layout.mesh, in_specs=(P(), P(AXIS)), out_specs=P(AXIS),
+                                 check_vma=False))
+
+
+def put_state(tree: PyTree, layout: Layout) -> PyTree:
+    """Copies host arrays to every device."""
+    if layout.mode == "pmap":
+        # device_put_replicated in effect; a stack of references, not of copies, on the host.
+        sharding = NamedSharding(Mesh(np.array(layout.local_devices), (AXIS,)), P(AXIS))
+        count = len(layout.local_devices)
+        return jax.tree.map(
+            lambda x: jax.device_put(np.broadcast_to(np.asarray(x), (count, *np.shape(x))), sharding), tree)
+    return jax.tree.map(lambda x: jax.device_put(np.asarray(x), NamedSharding(layout.mesh, P())), tree)
+
+
+def get_state(tree: PyTree, layout: Layout) -> PyTree:
+    """Copies replicated arrays back to this host as numpy."""
+    if layout.mode == "pmap":
+        tree = jax.tree.map(lambda x: x.addressable_shards[0].data[0], tree)
+    else:
+        tree = jax.tree.map(lambda x: x.addressable_shards[0].data, tree)
+    return jax.device_get(tree)
+
+
+def put_batch(batch: Mapping[str, np.ndarray], layout: Layout, micro: int | None = None) -> dict[str, jax.Array]:
+    """Lays this host's slice [B, ...] over its devices, cut into `micro` micro-batches (None: no such axis)."""
+    count = len(layout.local_devices)
+
+    def put(x: np.ndarray) -> jax.Array:
+        cut = x.reshape(micro or 1, -1, *x.shape[1:])  # [K, devices * M, ...]
+        if layout.mode == "pmap":
+            cut = cut.reshape(micro or 1, count, -1, *x.shape[1:]).swapaxes(0, 1)  # [devices, K, M, ...]
+            cut = cut if micro else cut[:, 0]
+            return jax.device_put(cut, NamedSharding(Mesh(np.array(layout.local_devices), (AXIS,)), P(AXIS)))
+        cut, spec = (cut, P(None, AXIS)) if micro else (cut[0], P(AXIS))
+        return jax.make_array_from_process_local_data(NamedSharding(layout.mesh, spec), cut)
+
+    return {key: put(value) for key, value in batch.items()}
+
+
+def get_examples(tree: PyTree, layout: Layout) -> PyTree:
+    """This host's per-example results of `compile_eval` as numpy [B, ...], in the order they were put."""
+    if layout.mode == "pmap":
+        return jax.tree.map(lambda x: np.asarray(x).reshape(-1, *x.shape[2:]), tree)
+    return jax.tree.map(
+        lambda x: np.concatenate([s.data for s in sorted(x.addressable_shards, key=lambda s: s.index[0].start or 0)]),
+        tree)

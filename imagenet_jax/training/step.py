@@ -1,0 +1,100 @@
+"""The train step: pure, per device, collectives by axis name. Knows nothing of files or TensorFlow."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import linen as nn
+from jax import lax
+
+from imagenet_jax.models.layers import AXIS, param_dtype
+from imagenet_jax.training.state import PyTree, TrainState
+from imagenet_jax.transfer import freeze
+
+Batch = Mapping[str, jax.Array]
+Metrics = dict[str, tuple[jax.Array, jax.Array]]  # name -> (sum, count), already summed over devices
+
+# Mean and standard deviation of ImageNet's pixels, RGB in 0..255: torchvision's references, times 255.
+MEAN = (123.675, 116.28, 103.53)
+STD = (58.395, 57.12, 57.375)
+
+
+class StepOptions(NamedTuple):
+    """What the step is made of. `loss` maps (logits [B, K], labels [B]) to [B]."""
+
+    model: nn.Module
+    optimizer: optax.GradientTransformation
+    loss: Callable[[jax.Array, jax.Array], jax.Array]
+    seed: int = 0
+    freeze: tuple[str, ...] = ()
+    ema_decay: float = 0.0
+
+
+def normalize(image: jax.Array, dtype: Any = jnp.float32) -> jax.Array:
+    """uint8 RGB [..., 3] -> zero mean, unit deviation in `dtype`."""
+    full = param_dtype(dtype)
+    return ((image.astype(full) - jnp.array(MEAN, full)) / jnp.array(STD, full)).astype(dtype)
+
+
+def train_step(options: StepOptions, state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+    """One optimizer step on a global batch, seen from one device.
+
+    Args:
+        state: replicated.
+        batch: this device's share, cut into micro-batches: image uint8 [K, M, H, W, 3], label int32 [K, M].
+            Gradients and BatchNorm statistics of the K micro-batches are averaged before the one update.
+
+    Returns:
+        The new state, and metrics as (sum, count) pairs over the global batch.
+    """
+    trainable, frozen = freeze.split(state.params, options.freeze)
+    key = jax.random.fold_in(jax.random.fold_in(jax.random.key(options.seed), state.step), lax.axis_index(AXIS))
+    micro_batches, micro_size = batch["label"].shape
+    global_batch = micro_batches * micro_size * lax.axis_size(AXIS)
+
+    def loss_fn(trainable: PyTree, micro: Batch, key: jax.Array) -> tuple[jax.Array, tuple[PyTree, Metrics]]:
+        variables = {"params": freeze.merge(trainable, frozen), "batch_stats": state.batch_stats}
+        image = normalize(micro["image"], options.model.dtype)
+        logits, updated = options.model.apply(variables, image, train=True, mutable=["batch_stats"],
+                                              rngs={"dropout": key})
+        losses = options.loss(logits, micro["label"])
+        correct = logits.argmax(-1) == micro["label"]
+        counts = jnp.asarray(losses.size, losses.dtype)
+        metrics = {"loss": (losses.sum(), counts), "top1": (correct.sum().astype(losses.dtype), counts)}
+        return losses.sum() / global_batch, (updated.get("batch_stats", {}), metrics)
+
+    def one(micro: Batch, key: jax.Array) -> tuple[PyTree, PyTree, Metrics]:
+        (_, (batch_stats, metrics)), grads = jax.value_and_grad(loss_fn, has_aux=True)(trainable, micro, key)
+        return grads, batch_stats, metrics
+
+    if micro_batches == 1:
+        summed = one(jax.tree.map(lambda x: x[0], batch), key)
+    else:
+        summed = _sum_over(one, batch, jax.random.split(key, micro_batches))
+    grads, batch_stats, metrics = lax.psum(summed, AXIS)
+    # Every device and micro-batch moved the same running statistics: their mean is one update by the mean.
+    batch_stats = jax.tree.map(lambda x: x / (micro_batches * lax.axis_size(AXIS)), batch_stats)
+    updates, opt_state = options.optimizer.update(grads, state.opt_state, trainable)
+    params = freeze.merge(optax.apply_updates(trainable, updates), frozen)
+    ema = state.ema
+    if ema is not None:
+        ema = optax.incremental_update(params, ema, 1 - options.ema_decay)
+    return TrainState(state.step + 1, params, batch_stats, opt_state, ema), metrics
+
+
+def _sum_over(one: Callable[[Batch, jax.Array], PyTree], batch: Batch, keys: jax.Array) -> PyTree:
+    """Sum of one(micro-batch, key) over the leading axis, in order, holding one micro-batch in memory."""
+
+    def add(total: PyTree, inputs: tuple[Batch, jax.Array]) -> tuple[PyTree, None]:
+        return jax.tree.map(jnp.add, total, one(*inputs)), None
+
+    first = jax.eval_shape(one, jax.tree.map(lambda x: x[0], batch), keys[0])
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), first)
+    return lax.scan(add, zeros, (batch, keys))[0]
+
+
+def make_apply(model: nn.Module) -> Callable[[PyTree, jax.Array], jax.Array]:
+    """(variables, image uint8 [B, H, W, 3]) -> logits [B, K], in evaluation mode."""
+    return lambda variables, image: model.apply(variables, normalize(image, model.dtype))

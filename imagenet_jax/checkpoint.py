@@ -1,4 +1,4 @@
-"""Checkpoints of plain trees: saved asynchronously, picked up only when complete, restored strictly.
+"""Checkpoints of plain trees: saved asynchronously, used only when complete, restored strictly.
 
 A checkpoint is a directory `DIRECTORY/STEP` written by Orbax, with one nested dict of arrays per
 item (`params`, `batch_stats`, `ema`, `opt_state`) and a JSON `meta`. Whatever a tree is made of

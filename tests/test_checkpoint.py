@@ -4,7 +4,7 @@ import multiprocessing
 import os
 import resource
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -167,14 +167,17 @@ def test_a_damaged_checkpoint_is_told(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def full_disk() -> Iterator[None]:
+def full_disk() -> Iterator[Callable[[bool], None]]:
     """No file may grow beyond 256 KiB, which the storage reports like a disk without room."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     yield lambda full: resource.setrlimit(resource.RLIMIT_FSIZE, (2**18 if full else soft, hard))
     resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-def test_a_full_disk_names_the_last_good_checkpoint(tmp_path: Path, full_disk: Any) -> None:
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # Orbax's threads
+def test_a_full_disk_names_the_last_good_checkpoint(
+    tmp_path: Path, full_disk: Callable[[bool], None]
+) -> None:
     big = _items(2, size=40_000)
     _write(tmp_path, big, 1, keep=1)
     manager = checkpoint.open_manager(str(tmp_path), keep=1)

@@ -68,5 +68,5 @@ def _check(pattern: str, paths: list[str]) -> None:
         return
     parts = {"/".join(path.split("/")[:depth]) for path in paths for depth in (1, 2, 3)}
     words = "".join(re.findall(r"[\w/]", pattern))
-    near = difflib.get_close_matches(words, sorted(parts), n=3, cutoff=0) if words else []
+    near = difflib.get_close_matches(words, sorted(parts), n=3, cutoff=0)
     raise UserError(f"freeze: {pattern!r} matches no parameter; the nearest are {', '.join(near)}")

@@ -62,7 +62,7 @@ def init_from(
     if differences:
         raise UserError(
             f"init_from: the checkpoint {source} is of another model "
-            f"({len(differences)} differences besides the head's size):\n"
+            f"({len(differences)} differences besides a resized head):\n"
             f"{checkpoint.listing(differences)}\n"
             "Choose the model it was trained as, or another checkpoint."
         )

@@ -1,7 +1,8 @@
 """A small ILSVRC drawn by the program itself, in the layout of the official archives.
 
-The images come from shapes.py. Beside the archives lie scikit-learn's handwritten digits as class
-folders, for finetuning.
+The images come from shapes.py. A few files have the faults ImageNet has: in train a PNG named .JPEG,
+a CMYK JPEG and a truncated file, in val a CMYK JPEG. Beside the archives lie scikit-learn's
+handwritten digits as class folders, for finetuning.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from tqdm import tqdm
 from imagenet_jax.data.shapes import KINDS, Drawing, draw_image
 from imagenet_jax.errors import UserError
 
-BAD_TRAIN = ("png", "cmyk", "truncated")  # what the first files of the first classes of train are
+# Faults of the first image of the first, second and third class; then of the first val image.
+BAD_TRAIN = ("png", "cmyk", "truncated")
 BAD_VAL = ("cmyk",)
 TRAIN_BOXED = 0.5  # of the train images; every val image has its boxes, as in ILSVRC2012
 ROOT_WNID = "n00001740"
@@ -141,8 +143,10 @@ def _val_tasks(classes: int, count: int, seed: int) -> list[_Task]:
     """Classes in random order, as many of each (one more or less)."""
     labels = np.random.default_rng((seed, 1)).permutation(np.arange(count) % classes).tolist()
     faults = dict(enumerate(BAD_VAL))
-    names = [f"ILSVRC2012_val_{i:08d}" for i in range(1, count + 1)]
-    return [_Task("val", n, k, faults.get(i)) for i, (n, k) in enumerate(zip(names, labels))]
+    return [
+        _Task("val", f"ILSVRC2012_val_{i + 1:08d}", label, faults.get(i))
+        for i, label in enumerate(labels)
+    ]
 
 
 def _render(task: _Task, key: Sequence[int], boxed: float) -> tuple[bytes, bytes | None]:
@@ -214,8 +218,8 @@ def draw(
 ) -> Counts:
     """Writes a drawn ILSVRC in official archive layout, and `digits/` beside it, into `out`.
 
-    The same arguments give the same bytes. Image i of a class does not depend on how many are
-    drawn. `out` appears only when it is complete.
+    The same arguments give the same bytes (with the same Pillow). `out` appears only when it is
+    complete.
 
     Args:
       out: a directory that does not exist yet or is empty.

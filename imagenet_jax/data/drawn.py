@@ -1,7 +1,7 @@
 """A small ILSVRC drawn by the program itself, in the layout of the official archives.
 
-The images come from shapes.py. A few files have the faults ImageNet has: in train a PNG named .JPEG,
-a CMYK JPEG and a truncated file, in val a CMYK JPEG. Beside the archives lie scikit-learn's
+The images come from shapes.py. Four files have faults that ImageNet has: in train a PNG named
+.JPEG, a CMYK JPEG and a truncated file, in val a CMYK JPEG. Beside the archives lie scikit-learn's
 handwritten digits as class folders, for finetuning.
 """
 

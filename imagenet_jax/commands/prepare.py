@@ -1,9 +1,9 @@
 """Turn ImageNet archives or image folders into a dataset to train from."""
 
-from collections.abc import Sequence
 import functools
-from pathlib import Path
 import re
+from collections.abc import Sequence
+from pathlib import Path
 
 from absl import flags
 
@@ -37,7 +37,7 @@ def main(argv: Sequence[str]) -> None:
     print(table(written))
     if any(split.quarantined for split in written.values()):
         print(f"Quarantined images and why: {Path(_OUT.value) / 'quarantine.jsonl'}")
-    print(f"Wrote {_OUT.value}: {len(source.classes)} classes. Train with --config.dataset.dir.")
+    print(f"Train on it with --config.dataset.dir={_OUT.value}")
 
 
 def table(written: dict[str, dataset.Written]) -> str:
@@ -50,5 +50,3 @@ def table(written: dict[str, dataset.Written]) -> str:
         size = (f"{w.bytes / 1e6:,.1f}", f"{w.seconds:.1f}")
         lines.append(row.format(split, *(f"{count:,}" for count in counts), *size))
     return "\n".join(lines)
-
-

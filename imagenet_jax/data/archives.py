@@ -13,20 +13,20 @@ meta.mat, WNID -> place among the sorted WNIDs. How many classes and images ther
 devkit's to say.
 """
 
-from collections import Counter
-from collections.abc import Iterator
 import contextlib
 import io
-from pathlib import Path, PurePath
 import re
 import tarfile
+import zlib
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path, PurePath
 from typing import NamedTuple
 from xml.etree.ElementTree import Element, ParseError
-import zlib
 
-from defusedxml import DefusedXmlException, ElementTree
 import numpy as np
 import scipy.io
+from defusedxml import DefusedXmlException, ElementTree
 
 from imagenet_jax.data.dataset import Example, Source
 from imagenet_jax.errors import UserError
@@ -225,11 +225,15 @@ def _train_examples(folder: Path, devkit: Devkit, labels: dict[str, int]) -> Ite
         for member in outer:
             wnid = PurePath(member.name).stem
             count = 0
-            with _readable(f"{path}: {member.name}"):
-                with tarfile.open(fileobj=outer.extractfile(member), mode="r:") as inner:
-                    for count, (name, image) in enumerate(_files(inner), 1):
-                        found = boxes.get(PurePath(name).stem, _NO_BOXES)
-                        yield Example(image, labels[wnid], name, found)
+            with (
+                _readable(f"{path}: {member.name}"),
+                tarfile.open(fileobj=outer.extractfile(member), mode="r:") as inner,
+            ):
+                for name, image in _files(inner):
+                    count += 1
+                    yield Example(
+                        image, labels[wnid], name, boxes.get(PurePath(name).stem, _NO_BOXES)
+                    )
             stated = devkit.train_counts[wnid]
             if not count or (stated and count != stated):
                 raise UserError(

@@ -11,16 +11,16 @@ A record has the features of TFDS's imagenet2012 plus boxes: `image` (a JPEG, or
 it came), `label` (int64), `file_name` (bytes) and `boxes` (floats, [M, 4] flattened).
 """
 
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 import contextlib
 import json
 import os
-from pathlib import Path
 import re
 import shutil
 import sys
 import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -103,6 +103,7 @@ class Records:
     def __init__(self, paths: Sequence[str], lengths: Sequence[int]) -> None:
         from array_record.python.array_record_data_source import ArrayRecordDataSource
 
+        self._directory = os.path.dirname(paths[0])
         self._source = ArrayRecordDataSource(
             [f"{path}[0:{length}]" for path, length in zip(paths, lengths, strict=True)]
         )
@@ -111,8 +112,18 @@ class Records:
         return len(self._source)
 
     def read(self, indices: Sequence[int] | np.ndarray) -> list[bytes]:
-        """Returns the serialized tf.train.Example at each index, in the order asked for."""
-        return list(self._source.__getitems__(indices))
+        """The serialized tf.train.Example at each index, in the order asked for.
+
+        Raises:
+            UserError: a shard is damaged or cut short.
+        """
+        try:
+            return list(self._source.__getitems__(indices))
+        except RuntimeError as error:
+            raise UserError(
+                f"A shard in {self._directory} is damaged: {error}. "
+                "Copy the dataset again, whole, or prepare it anew."
+            ) from error
 
 
 def open_dataset(directory: str | os.PathLike[str]) -> Dataset:

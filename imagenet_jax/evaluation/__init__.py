@@ -1,0 +1,1 @@
+"""Exact evaluation of a split, and its report."""

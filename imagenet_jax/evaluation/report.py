@@ -128,14 +128,15 @@ def _headline(results: Mapping[str, Any]) -> str:
 def _draw_confusion(
     path: str, matrix: np.ndarray, names: Sequence[str], results: Mapping[str, Any]
 ) -> None:
-    """Rows are labels, columns predictions, shades the share of the row; numbers where they fit."""
+    """Rows are labels, columns predictions, shades the share of the row, white is never."""
     classes = len(names)
     share = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     inches = float(np.clip(0.45 * classes, 5, 11))
     figure = Figure(figsize=(inches + 2, inches + 1), dpi=120, layout="constrained")
     axes = figure.add_subplot()
     # The square root keeps the few per cent of a common mistake visible beside the diagonal.
-    image = axes.imshow(np.sqrt(share), cmap="magma_r", vmin=0, vmax=1, interpolation="nearest")
+    shade = np.where(matrix > 0, np.sqrt(share), np.nan)
+    image = axes.imshow(shade, cmap="magma_r", vmin=0, vmax=1, interpolation="nearest")
     bar = figure.colorbar(image, ax=axes, shrink=0.8, label="share of the label's examples")
     ticks = np.array([0, 0.01, 0.05, 0.1, 0.25, 0.5, 1])
     bar.set_ticks(np.sqrt(ticks), labels=[f"{tick:.0%}" for tick in ticks])

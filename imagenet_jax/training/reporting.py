@@ -15,6 +15,8 @@ import numpy as np
 from clu import metric_writers
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+from tensorboard.summary.writer.event_file_writer import EventFileWriter
 from tqdm import tqdm
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "clu", "numpy")
@@ -38,12 +40,14 @@ class JsonLinesWriter(metric_writers.LoggingWriter):
         self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115 (closed by close)
 
     def write_scalars(self, step: int, scalars: Mapping[str, Any]) -> None:
+        """Appends one line, on disk when this returns; arrays of one element are numbers."""
         values = {name: np.asarray(value).item() for name, value in scalars.items()}
         values = {name: value if math.isfinite(value) else None for name, value in values.items()}
         self._file.write(json.dumps({"step": step, **values}) + "\n")
         self._file.flush()
 
     def close(self) -> None:
+        """Closes the file."""
         self._file.close()
 
 
@@ -55,6 +59,15 @@ def read_metrics(path: str) -> list[dict[str, Any]]:
             with contextlib.suppress(json.JSONDecodeError):
                 lines.append(json.loads(text))
     return lines
+
+
+def _forget_events(workdir: str, start_step: int) -> None:
+    """Makes TensorBoard drop what an earlier process wrote past `start_step`."""
+    writer = EventFileWriter(workdir)
+    start = SessionLog(status=SessionLog.START)
+    first = start_step + 1 if start_step else 0
+    writer.add_event(Event(session_log=start, step=first, wall_time=time.time()))
+    writer.close()
 
 
 class Reporter:
@@ -98,6 +111,7 @@ class Reporter:
         self._writer = metric_writers.MultiWriter([])
         if self._visible:
             os.makedirs(workdir, exist_ok=True)
+            _forget_events(workdir, start_step)
             metrics = JsonLinesWriter(os.path.join(workdir, "metrics.jsonl"), start_step)
             events = metric_writers.SummaryWriter(workdir)
             self._writer = metric_writers.MultiWriter([metrics, events])
@@ -116,6 +130,8 @@ class Reporter:
 
         'compile' is for the first step, awaited; training is timed from its end.
         """
+        if part == "compile":
+            self._bar.set_description_str("compiling")
         begun = time.monotonic()
         try:
             yield
@@ -223,10 +239,11 @@ def write_report(
         f"and waited for input {summary['input_wait']:.1%} of its time; compiling, evaluating and "
         "saving are not counted in."
     )
+    bullets = ["- " + note.replace("\n", "\n  ") for note in notes]
     parts = [
         f"# {os.path.basename(os.path.abspath(workdir))}",
         f"{last} steps on {where}, written {time.strftime('%Y-%m-%d %H:%M %Z')}.",
-        *(["\n".join(f"- {note}" for note in notes)] if notes else []),
+        *(["\n".join(bullets)] if notes else []),
         "## Results",
         _table(
             ("split", "top-1", "top-5", "loss", "examples"),

@@ -1,0 +1,88 @@
+"""`python -m imagenet_jax COMMAND`: one command a file in `commands/`, imported only when it is chosen."""
+
+import ast
+import difflib
+import functools
+import importlib
+import pathlib
+import re
+import sys
+from types import ModuleType
+
+from imagenet_jax.errors import UserError
+
+COMMANDS = pathlib.Path(__file__).parent / "commands"
+
+
+def main() -> None:
+    """Runs a command; a user's mistake ends with its message and exit code 2."""
+    names = sorted(path.stem for path in COMMANDS.glob("[a-z]*.py"))
+    name = sys.argv[1] if len(sys.argv) > 1 else "--help"
+    if name in ("--help", "-h", "help"):
+        print(_help(names))
+        return
+    if name not in names:
+        close = difflib.get_close_matches(name, names, 1)
+        _fail(f"there is no command {name!r}" + (f"; did you mean {close[0]!r}?" if close else f"; there is {', '.join(names)}"))
+    command = importlib.import_module(f"imagenet_jax.commands.{name}")
+    from absl import app
+
+    try:
+        app.run(command.main, [f"python -m imagenet_jax {name}", *sys.argv[2:]], functools.partial(_parse_flags, command))
+    except UserError as error:
+        _fail(str(error))
+
+
+def _parse_flags(command: ModuleType, argv: list[str]) -> list[str]:
+    """Parses absl flags; any mistake in them becomes a UserError that names the flag."""
+    from absl import flags
+
+    if {"--help", "-h", "-help"} & set(argv):
+        print(f"{command.__doc__}\n{flags.FLAGS.module_help(command)}")
+        sys.exit(0)
+    try:
+        rest = flags.FLAGS(argv)
+    except flags.UnrecognizedFlagError as error:
+        close = difflib.get_close_matches(error.flagname, command_flags(command), 1)
+        raise UserError(f"there is no flag --{error.flagname}" + (f"; did you mean --{close[0]}?" if close else "")) from error
+    except flags.Error as error:
+        raise UserError(str(error)) from error
+    except (KeyError, AttributeError) as error:  # ml_collections: an override of a key that does not exist
+        raise UserError(_unknown_key(argv, str(error.args[0]))) from error
+    except OSError as error:
+        raise UserError(f"cannot read the recipe {error.filename or ''}: {error.strerror or error}") from error
+    if rest[1:]:
+        raise UserError(f"{rest[1]!r} belongs to no flag; write --flag=value")
+    return rest
+
+
+def command_flags(command: ModuleType) -> list[str]:
+    """Names of the flags that a command defines."""
+    from absl import flags
+
+    return [flag.name for flag in flags.FLAGS.flags_by_module_dict().get(command.__name__, [])]
+
+
+def _unknown_key(argv: list[str], message: str) -> str:
+    """Which override names no key, and the nearest one that exists."""
+    words = re.findall(r"""['"]([^'"]+)['"]""", message)
+    override = next((arg for arg in argv if arg.startswith("--config.") and words and words[0] in arg), "")
+    hint = f"; did you mean {words[1]!r}?" if len(words) > 1 else "; config.py lists every key"
+    return f"{override}: the config has no key {words[0] if words else message!r}{hint}"
+
+
+def _help(names: list[str]) -> str:
+    lines = ["usage: python -m imagenet_jax COMMAND [--flag=value ...]", ""]
+    for name in names:
+        docstring = ast.get_docstring(ast.parse((COMMANDS / f"{name}.py").read_text())) or ""
+        lines.append(f"  {name:10} {docstring.splitlines()[0]}")
+    return "\n".join([*lines, "", "python -m imagenet_jax COMMAND --help lists the flags of a command."])
+
+
+def _fail(message: str) -> None:
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,23 @@
+"""Pretrain or finetune from a recipe; goes on where the workdir's last checkpoint stands."""
+
+from absl import flags
+from ml_collections import config_flags
+
+CONFIG = config_flags.DEFINE_config_file("config", None, "The recipe, such as configs/resnet50.py.")
+WORKDIR = flags.DEFINE_string("workdir", None, "Where checkpoints, metrics and the report go.")
+DISTRIBUTED = flags.DEFINE_bool(
+    "distributed", False, "One process a host: join them first (TPU pods, Slurm and GKE say who they are).")
+flags.mark_flags_as_required(["config", "workdir"])
+
+
+def main(argv: list[str]) -> None:
+    from imagenet_jax import runtime
+
+    runtime.configure()
+    import jax
+
+    from imagenet_jax.training import loop
+
+    if DISTRIBUTED.value:
+        jax.distributed.initialize()
+    loop.train(CONFIG.value, WORKDIR.value)

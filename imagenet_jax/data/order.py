@@ -1,0 +1,45 @@
+"""Which example comes when: pure functions of the seed and the position, no shuffle state.
+
+Training reads an endless stream of indices. Position p is in epoch p // n at rank p % n; the epoch's
+permutation depends on (seed, epoch) alone. Step s owns positions [s * G, (s + 1) * G) for a global batch
+of G, and host h of H the h-th equal slice of them.
+"""
+
+import functools
+
+import numpy as np
+
+_HOLDOUT_KEY = 0x1A6E  # one holdout for a dataset, whatever the seed of the run
+
+
+@functools.lru_cache(maxsize=2)  # a batch touches one epoch, or two at its border
+def permutation(seed: int, epoch: int, n: int) -> np.ndarray:
+    """A permutation int64 [n] of 0..n-1: the ranks of raw Philox draws, the same in every NumPy version."""
+    draws = np.random.Philox(key=np.array([seed, epoch], np.uint64)).random_raw(n)
+    order = np.argsort(draws, kind="stable")
+    order.flags.writeable = False  # shared by the cache
+    return order
+
+
+def stream(seed: int, n: int, positions: np.ndarray) -> np.ndarray:
+    """Index int64 of each position, for a pool of n examples."""
+    epochs, ranks = np.divmod(positions, n)
+    out = np.empty(len(positions), np.int64)
+    for epoch in np.unique(epochs):
+        inside = epochs == epoch
+        out[inside] = permutation(seed, int(epoch), n)[ranks[inside]]
+    return out
+
+
+def host_positions(step: int, global_batch: int, host: int, hosts: int) -> np.ndarray:
+    """The positions int64 [global_batch / hosts] that a host reads for a step."""
+    share = global_batch // hosts
+    start = step * global_batch + host * share
+    return np.arange(start, start + share)
+
+
+def split_holdout(n: int, fraction: float) -> tuple[np.ndarray, np.ndarray]:
+    """Cuts 0..n-1 into (training pool, holdout), both sorted; the holdout has round(n * fraction) examples."""
+    count = round(n * fraction)
+    order = permutation(_HOLDOUT_KEY, 0, n)
+    return np.sort(order[count:]), np.sort(order[:count])

@@ -1,0 +1,28 @@
+"""Settings of the process that must be made before JAX is imported."""
+
+import ctypes
+import importlib.metadata
+import os
+import platform
+
+# XLA:CPU's default library for single convolutions is up to five times slower than the one this selects.
+# An XLA that does not know a flag aborts, so it is given only to the releases it was measured with.
+_CPU_FLAG, _CPU_FLAG_RELEASES = "--xla_cpu_experimental_ynn_fusion_type=-individual_convolution", ("0.10.",)
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of glibc's malloc.h
+
+
+def configure() -> None:
+    """Makes XLA:CPU fast, keeps freed pages, and keeps compiled programs between runs.
+
+    The compilation cache lies in JAX_COMPILATION_CACHE_DIR, by default ~/.cache/imagenet_jax.
+    """
+    flags = os.environ.get("XLA_FLAGS", "")
+    if _CPU_FLAG.split("=")[0] not in flags and importlib.metadata.version("jaxlib").startswith(_CPU_FLAG_RELEASES):
+        os.environ["XLA_FLAGS"] = f"{flags} {_CPU_FLAG}".strip()
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", os.path.expanduser("~/.cache/imagenet_jax"))
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "1")
+    if platform.libc_ver()[0] == "glibc":
+        # Every step frees and asks for the same large buffers; without this each comes back as zeroed pages.
+        libc = ctypes.CDLL(None)
+        libc.mallopt(_M_MMAP_MAX, 0)
+        libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)

@@ -1,0 +1,64 @@
+"""Runs a model over part of a dataset on all devices, for the training loop and for `evaluate` alike."""
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from flax import linen as nn
+
+from imagenet_jax.data import loader
+from imagenet_jax.evaluation import exact
+from imagenet_jax.training import parallel
+from imagenet_jax.training.step import make_apply
+
+PyTree = Any
+_TO_DEVICE = ("image", "label", "index", "mask")
+
+
+class Evaluator(NamedTuple):
+    """A compiled evaluation. view: size, resize, interpolation and antialias of the centre crop."""
+
+    run: Callable[[PyTree, PyTree], PyTree]
+    layout: parallel.Layout
+    batch: int
+    view: Mapping[str, Any]
+    threads: int = 0
+
+
+def make_evaluator(model: nn.Module, layout: parallel.Layout, *, batch: int, view: Mapping[str, Any],
+                   threads: int = 0) -> Evaluator:
+    """Prepares to evaluate `batch` examples at a time over all devices; nothing is compiled yet."""
+    step = functools.partial(exact.eval_step, make_apply(model))
+    return Evaluator(parallel.compile_eval(step, layout), layout, batch, view, threads)
+
+
+def evaluate(evaluator: Evaluator, variables: PyTree, part: loader.Part) -> tuple[exact.Predictions, list[str]]:
+    """Judges every example of `part` once.
+
+    Args:
+        variables: params and batch_stats as `parallel.put_state` lays them.
+
+    Returns:
+        The predictions of all hosts, and the file name of each where this host read it.
+    """
+    layout, names = evaluator.layout, {}
+    batches = loader.eval_batches(
+        part, batch=evaluator.batch, view=evaluator.view, threads=evaluator.threads,
+        host_slice=loader.Host(jax.process_index(), jax.process_count()), local_devices=len(layout.local_devices))
+
+    def run(batch: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        names.update(zip(batch["index"].tolist(), batch["file_name"], strict=True))
+        device_batch = parallel.put_batch({key: batch[key] for key in _TO_DEVICE}, layout)
+        return parallel.get_examples(evaluator.run(variables, device_batch), layout)
+
+    predictions = exact.collect(run, batches, len(part.pool))
+    return predictions, [names.get(i, b"").decode() for i in predictions.index.tolist()]
+
+
+def protocol(dataset: str, split: str, view: Mapping[str, Any], dtype: str, checkpoint: str) -> dict[str, Any]:
+    """How a result came to be: it is written beside every result."""
+    return {"dataset": dataset, "split": split, "crop": view["size"], "resize": view["resize"],
+            "interpolation": view["interpolation"], "antialias": view["antialias"], "precision": dtype,
+            "checkpoint": checkpoint}

@@ -1,0 +1,54 @@
+"""`prepare` as it is typed: what it prints, leaves, and says when it cannot."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from imagenet_jax.data import dataset
+
+
+def _prepare(*flags: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "imagenet_jax", "prepare", *flags]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    root = tmp_path / "pets"
+    for split in ("train", "val"):
+        for cls in ("cat", "dog"):
+            (root / split / cls).mkdir(parents=True)
+            for i in range(3):
+                Image.new("RGB", (8, 6), (i, 0, 0)).save(root / split / cls / f"{i}.jpg")
+    (root / "train/cat/0.jpg").write_bytes(b"no image")
+    return root
+
+
+def test_folders_to_dataset(images: Path, tmp_path: Path) -> None:
+    out = tmp_path / "My-Pets"
+    ran = _prepare(f"--images={images}", f"--out={out}", "--verify=decode")
+    assert ran.returncode == 0, ran.stderr
+    columns, train, validation = (line.split() for line in ran.stdout.splitlines()[:3])
+    row = dict(zip(columns, train, strict=True))
+    assert (row["split"], row["examples"], row["classes"]) == ("train", "5", "2")
+    assert row["quarantined"] == "1"
+    assert validation[:2] == ["validation", "6"]
+    assert str(out / "quarantine.jsonl") in ran.stdout
+    opened = dataset.open_dataset(out)
+    assert (opened.name, opened.splits) == ("my_pets", {"train": 5, "validation": 6})
+
+
+def test_mistakes_end_with_one_message_and_2(images: Path, tmp_path: Path) -> None:
+    for flags, message in (
+        ([f"--images={images}"], "needs --out=DIR"),
+        ([f"--images={images}", f"--archives={images}", "--out=x"], "one of --archives"),
+        ([f"--archives={images}", f"--out={tmp_path / 'x'}"], "lacks ILSVRC2012_img_train.tar"),
+    ):
+        ran = _prepare(*flags)
+        assert ran.returncode == 2
+        assert message in ran.stderr
+        assert "Traceback" not in ran.stderr
+    assert not (tmp_path / "x").exists()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from absl import flags
 
-from imagenet_jax.data import archives, clean, dataset
+from imagenet_jax.data import archives, clean, writer
 from imagenet_jax.errors import UserError
 
 _ARCHIVES = flags.DEFINE_string(
@@ -33,14 +33,14 @@ def main(argv: Sequence[str]) -> None:
     read = archives.open_archives if _ARCHIVES.value else archives.open_folders
     source = read(_ARCHIVES.value or _IMAGES.value, name)
     check = functools.partial(clean.check, decode=_VERIFY.value == "decode")
-    written = dataset.write_dataset(_OUT.value, source, check)
+    written = writer.write_dataset(_OUT.value, source, check)
     print(table(written))
     if any(split.quarantined for split in written.values()):
         print(f"Quarantined images and why: {Path(_OUT.value) / 'quarantine.jsonl'}")
     print(f"Train on it with --config.dataset.dir={_OUT.value}")
 
 
-def table(written: dict[str, dataset.Written]) -> str:
+def table(written: dict[str, writer.Written]) -> str:
     """The outcome of a run, one line a split."""
     row = "{:<12}" + "{:>12}" * 8
     head = "split examples classes boxes dropped repaired quarantined MB seconds"

@@ -28,7 +28,7 @@ import numpy as np
 import scipy.io
 from defusedxml import DefusedXmlException, ElementTree
 
-from imagenet_jax.data.dataset import Example, Source
+from imagenet_jax.data.writer import Example, Source
 from imagenet_jax.errors import UserError
 
 TRAIN = "ILSVRC2012_img_train.tar"

@@ -9,7 +9,7 @@ import io
 import numpy as np
 from PIL import Image
 
-from imagenet_jax.data.dataset import Checked, Example
+from imagenet_jax.data.writer import Checked, Example
 
 _QUALITY = 95
 

@@ -39,9 +39,10 @@ def tar(members: Mapping[str, bytes]) -> bytes:
 
 def annotation(*boxes: Sequence[object], size: tuple[int, int] = (24, 16)) -> bytes:
     """Box XML; a box is (xmin, ymin, xmax, ymax) in pixels, size (width, height)."""
+    sides = ("xmin", "ymin", "xmax", "ymax")
     objects = "".join(
         "<object><name>n</name><bndbox>"
-        + "".join(f"<{k}>{v}</{k}>" for k, v in zip(("xmin", "ymin", "xmax", "ymax"), box))
+        + "".join(f"<{side}>{value}</{side}>" for side, value in zip(sides, box, strict=True))
         + "</bndbox></object>"
         for box in boxes
     )

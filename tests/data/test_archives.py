@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from imagenet_jax.data import archives
-from imagenet_jax.data.dataset import Example, Source
+from imagenet_jax.data.writer import Example, Source
 from imagenet_jax.errors import UserError
 
 
@@ -80,7 +80,7 @@ _WRONG = {
         {ilsvrc.TRAIN: ilsvrc.tar(ilsvrc.val_images(2))},
         "not the archive of training images.*ILSVRC2012_val_00000001.JPEG",
     ),
-    "not a tar": ({ilsvrc.TRAIN: b"<html>log in first</html>" * 99}, "img_train.tar cannot be read"),
+    "not a tar": ({ilsvrc.TRAIN: b"<html>sign in</html>" * 99}, "img_train.tar cannot be read"),
     "train cut short": (
         {ilsvrc.TRAIN: ilsvrc.tar(_CLASSES)[:-15_000]},
         "img_train.tar.*(cannot be read to its end|disagree)",

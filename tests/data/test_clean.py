@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from imagenet_jax.data import clean
-from imagenet_jax.data.dataset import Checked, Example
+from imagenet_jax.data.writer import Checked, Example
 
 
 def _check(image: bytes, file_name: str = "a.JPEG", decode: bool = False) -> Checked:

@@ -11,8 +11,8 @@ import ilsvrc
 import numpy as np
 import pytest
 
-from imagenet_jax.data import dataset
-from imagenet_jax.data.dataset import Checked, Example, Source
+from imagenet_jax.data import dataset, writer
+from imagenet_jax.data.writer import Checked, Example, Source
 from imagenet_jax.errors import UserError
 
 _COUNT = 25
@@ -47,7 +47,7 @@ def _same(a: Example, b: Example) -> bool:
 def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("data") / "tiny"
     source = _source(train=_examples(), validation=_examples(4))
-    counts = dataset.write_dataset(path, source, shard_bytes=8_000)
+    counts = writer.write_dataset(path, source, shard_bytes=8_000)
     assert len(counts["train"].shard_lengths) > 2
     assert counts["train"].boxes == sum(len(e.boxes) for e in _examples())
     return path
@@ -87,7 +87,7 @@ def test_tfds_opens_it(written: Path) -> None:
 
 def test_same_source_gives_the_same_bytes(written: Path, tmp_path: Path) -> None:
     source = _source(train=_examples(), validation=_examples(4))
-    dataset.write_dataset(tmp_path / "again", source, shard_bytes=8_000)
+    writer.write_dataset(tmp_path / "again", source, shard_bytes=8_000)
     for path in written.glob("*.array_record*"):
         assert (tmp_path / "again" / path.name).read_bytes() == path.read_bytes()
 
@@ -99,7 +99,7 @@ def test_refused_and_mended_images_are_listed(tmp_path: Path) -> None:
         mended = example._replace(image=b"new", boxes=example.boxes[:1])
         return Checked(mended, "odd") if example.file_name == "5.JPEG" else Checked(example)
 
-    counts = dataset.write_dataset(tmp_path / "tiny", _source(), check)["train"]
+    counts = writer.write_dataset(tmp_path / "tiny", _source(), check)["train"]
     assert (counts.examples, counts.quarantined, counts.repaired) == (_COUNT - 1, 1, 1)
     assert counts.dropped_boxes == 1  # of the mended image; the refused one counts elsewhere
     lines = [json.loads((tmp_path / f"tiny/{name}.jsonl").read_text()) for name in _LISTS]
@@ -118,10 +118,10 @@ def test_a_class_left_without_images_stops(tmp_path: Path) -> None:
         return Checked(None, "broken") if example.label else Checked(example)
 
     with pytest.raises(UserError, match="'train' split has no readable image of class b; 12 imag"):
-        dataset.write_dataset(tmp_path / "tiny", _source(), check)
+        writer.write_dataset(tmp_path / "tiny", _source(), check)
     with pytest.raises(UserError, match="no readable image of any class"):
-        dataset.write_dataset(tmp_path / "tiny", _source(test=[]))
-    counts = dataset.write_dataset(tmp_path / "tiny", _source(validation=_examples(1)))
+        writer.write_dataset(tmp_path / "tiny", _source(test=[]))
+    counts = writer.write_dataset(tmp_path / "tiny", _source(validation=_examples(1)))
     assert counts["validation"].classes == 1  # a split to evaluate on need not hold every class
 
 
@@ -131,7 +131,7 @@ def test_a_failure_leaves_nothing(tmp_path: Path) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        dataset.write_dataset(tmp_path / "tiny", _source(validation=_examples(2), train=fails()))
+        writer.write_dataset(tmp_path / "tiny", _source(validation=_examples(2), train=fails()))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -141,13 +141,13 @@ def test_leftovers_of_a_killed_run_are_not_a_dataset_and_make_way(tmp_path: Path
     (leftover / "tiny-train.array_record-00000").write_bytes(b"half")
     with pytest.raises(UserError, match="not a prepared dataset"):
         dataset.open_dataset(leftover)
-    dataset.write_dataset(tmp_path / "tiny", _source())
+    writer.write_dataset(tmp_path / "tiny", _source())
     assert [path.name for path in tmp_path.iterdir()] == ["tiny"]
 
 
 _FULL_DISK = """
 import resource, signal, sys
-from imagenet_jax.data.dataset import Example, Source, write_dataset
+from imagenet_jax.data.writer import Example, Source, write_dataset
 from imagenet_jax.errors import UserError
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
@@ -170,15 +170,15 @@ def test_a_full_disk_is_told_and_leaves_nothing(tmp_path: Path) -> None:
 def test_a_taken_place_is_left_alone(written: Path, tmp_path: Path) -> None:
     before = sorted(path.name for path in written.iterdir())
     with pytest.raises(UserError, match="already holds a dataset"):
-        dataset.write_dataset(written, _source())
+        writer.write_dataset(written, _source())
     assert sorted(path.name for path in written.iterdir()) == before
     (tmp_path / "notes.txt").touch()
     with pytest.raises(UserError, match="not an empty directory"):
-        dataset.write_dataset(tmp_path, _source())
+        writer.write_dataset(tmp_path, _source())
     with pytest.raises(UserError, match="cannot name a dataset"):
-        dataset.write_dataset(tmp_path / "new", _source()._replace(name="9-lives"))
+        writer.write_dataset(tmp_path / "new", _source()._replace(name="9-lives"))
     (tmp_path / "empty").mkdir()
-    dataset.write_dataset(tmp_path / "empty", _source())
+    writer.write_dataset(tmp_path / "empty", _source())
 
 
 def _copy(written: Path, tmp_path: Path, **index: object) -> Path:

@@ -15,8 +15,6 @@ import numpy as np
 from clu import metric_writers
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from tensorboard.compat.proto.event_pb2 import Event, SessionLog
-from tensorboard.summary.writer.event_file_writer import EventFileWriter
 from tqdm import tqdm
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "clu", "numpy")
@@ -61,15 +59,6 @@ def read_metrics(path: str) -> list[dict[str, Any]]:
     return lines
 
 
-def _forget_events(workdir: str, start_step: int) -> None:
-    """Makes TensorBoard drop what an earlier process wrote past `start_step`."""
-    writer = EventFileWriter(workdir)
-    start = SessionLog(status=SessionLog.START)
-    first = start_step + 1 if start_step else 0
-    writer.add_event(Event(session_log=start, step=first, wall_time=time.time()))
-    writer.close()
-
-
 class Reporter:
     """Times a training loop and tells about it; on hosts other than the first it only times.
 
@@ -111,7 +100,6 @@ class Reporter:
         self._writer = metric_writers.MultiWriter([])
         if self._visible:
             os.makedirs(workdir, exist_ok=True)
-            _forget_events(workdir, start_step)
             metrics = JsonLinesWriter(os.path.join(workdir, "metrics.jsonl"), start_step)
             events = metric_writers.SummaryWriter(workdir)
             self._writer = metric_writers.MultiWriter([metrics, events])

@@ -5,6 +5,7 @@ A recipe starts from `base()` and overrides; the command line overrides the reci
 """
 
 import difflib
+import os
 import re
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -116,6 +117,19 @@ def _parse_duration(duration: str) -> tuple[float, str]:
         raise UserError(f"{duration!r} is not a duration; write it as '90 epochs', '5000 steps' or '10%'")
     unit = match[2].rstrip("s")
     return float(match[1]), unit if unit == "%" else unit + "s"
+
+
+def dataset_dir(directory: str = "") -> str:
+    """The dataset directory: the one given, or what the environment variable IMAGENET_DIR says.
+
+    Raises:
+        UserError: neither is there.
+    """
+    directory = directory or os.environ.get("IMAGENET_DIR", "")
+    if not directory:
+        raise UserError("no dataset: set --config.dataset.dir (or --dataset), or the environment variable IMAGENET_DIR, to "
+                        "what `python -m imagenet_jax prepare` wrote")
+    return directory
 
 
 def check(config: Config) -> None:

@@ -1,6 +1,7 @@
 """Runs a model over part of a dataset on all devices, for the training loop and for `evaluate` alike."""
 
 import functools
+import os
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -8,8 +9,12 @@ import jax
 import numpy as np
 from flax import linen as nn
 
+from imagenet_jax import checkpoint, models
+from imagenet_jax import config as config_lib
+from imagenet_jax.data import dataset as dataset_lib
 from imagenet_jax.data import loader
-from imagenet_jax.evaluation import exact
+from imagenet_jax.errors import UserError
+from imagenet_jax.evaluation import exact, report
 from imagenet_jax.training import parallel
 from imagenet_jax.training.step import make_apply
 
@@ -62,3 +67,40 @@ def protocol(dataset: str, split: str, view: Mapping[str, Any], dtype: str, chec
     return {"dataset": dataset, "split": split, "crop": view["size"], "resize": view["resize"],
             "interpolation": view["interpolation"], "antialias": view["antialias"], "precision": dtype,
             "checkpoint": checkpoint}
+
+
+def evaluate_checkpoint(path: str, *, dataset_dir: str = "", split: str = "", out: str = "",
+                        batch: int = 0) -> dict[str, Any]:
+    """Evaluates a checkpoint as the config saved with it says, and writes the results.
+
+    Args:
+        path: a workdir, its `best`, or one checkpoint.
+        dataset_dir, split, batch: instead of the config's; a batch changes no metric.
+        out: directory of the results; by default `evaluation` in the workdir the checkpoint lies in.
+
+    Returns:
+        What results.json holds.
+
+    Raises:
+        UserError: no such checkpoint, dataset or split, or a dataset with another number of classes.
+    """
+    directory, step = checkpoint.resolve(path)
+    items, meta = checkpoint.read(path, ("params", "batch_stats", "ema"))
+    config = config_lib.Config(meta["config"])
+    dataset = dataset_lib.open_dataset(config_lib.dataset_dir(dataset_dir or config.dataset.dir))
+    classes = meta["dataset"]["classes"]
+    if len(dataset.classes) != classes:
+        raise UserError(f"{directory}/{step} tells {classes} classes apart, {dataset.directory} has {len(dataset.classes)}: "
+                        "give the --dataset it was trained on, or finetune it on this one (init_from)")
+    split = split or config.dataset.eval_split
+    records = dataset_lib.open_split(dataset, split)
+    model = models.make(num_classes=classes, **config.model)
+    evaluator = make_evaluator(model, parallel.make_layout(config.parallel), batch=batch or config.evaluation.batch,
+                               view=config.view, threads=config.loader.threads)
+    variables = {"params": items["ema"] or items["params"], "batch_stats": items["batch_stats"]}
+    part = loader.Part(records, np.arange(len(records)))
+    predictions, names = evaluate(evaluator, parallel.put_state(variables, evaluator.layout), part)
+    return report.write_evaluation(
+        out or os.path.join(os.path.dirname(directory), "evaluation"), predictions, dataset.classes,
+        class_names=dataset.class_names, file_names=names,
+        protocol=protocol(dataset.name, split, config.view, config.model.dtype, f"{os.path.basename(directory)}/{step}"))

@@ -91,11 +91,7 @@ def train(config: config_lib.Config, workdir: str) -> dict[str, dict[str, float]
 
 def build(config: config_lib.Config, workdir: str) -> Run:
     """Opens the data and makes model, optimizer and layout; compiles and writes nothing."""
-    directory = config.dataset.dir or os.environ.get("IMAGENET_DIR", "")
-    if not directory:
-        raise UserError("no dataset: set --config.dataset.dir or the environment variable IMAGENET_DIR to what "
-                        "`python -m imagenet_jax prepare` wrote")
-    dataset = dataset_lib.open_dataset(directory)
+    dataset = dataset_lib.open_dataset(config_lib.dataset_dir(config.dataset.dir))
     records = dataset_lib.open_split(dataset, config.dataset.train_split)
     pool, holdout = order.split_holdout(len(records), config.dataset.holdout)
     judged = {"holdout": loader.Part(records, holdout)} if len(holdout) else {}

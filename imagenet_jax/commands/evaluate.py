@@ -1,0 +1,24 @@
+"""Evaluate a checkpoint exactly; write metrics, per-class report, confusion matrix and predictions."""
+
+from absl import flags
+
+WORKDIR = flags.DEFINE_string("workdir", None, "The run whose last checkpoint is evaluated.")
+CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Or a checkpoint: RUN/checkpoints/STEP, or RUN/best.")
+DATASET = flags.DEFINE_string("dataset", "", "A prepared dataset; by default the run's, or IMAGENET_DIR.")
+SPLIT = flags.DEFINE_string("split", "", "By default the run's evaluation split.")
+BATCH = flags.DEFINE_integer("batch", 0, "Examples at a time over all devices; changes no metric.", lower_bound=0)
+OUT = flags.DEFINE_string("out", "", "Where the results go; by default RUN/evaluation.")
+flags.mark_flags_as_mutual_exclusive(["workdir", "checkpoint"], required=True)
+
+
+def main(argv: list[str]) -> None:
+    from imagenet_jax import runtime
+
+    runtime.configure()
+    from imagenet_jax.training import evaluating
+
+    results = evaluating.evaluate_checkpoint(WORKDIR.value or CHECKPOINT.value, dataset_dir=DATASET.value,
+                                             split=SPLIT.value, batch=BATCH.value, out=OUT.value)
+    metrics, protocol = results["metrics"], results["protocol"]
+    print(f"{protocol['dataset']}/{protocol['split']}, {protocol['checkpoint']}: top-1 {metrics['top1']:.2%}, "
+          f"top-5 {metrics['top5']:.2%}, loss {metrics['loss']:.4f} on {metrics['seen']:,} examples")

@@ -1,0 +1,26 @@
+#!/usr/bin/env bash
+# The whole chain on a machine with nothing but python3: draw a small ILSVRC, prepare it, pretrain a small
+# ResNet, evaluate, finetune on handwritten digits, report. With ImageNet at hand only the paths differ.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+source launch/setup.sh
+
+out=${1:-demo}
+run="python -m imagenet_jax"
+[ -d "$out/archives" ] || $run draw --out="$out/archives"
+[ -d "$out/ilsvrc" ] || $run prepare --archives="$out/archives" --out="$out/ilsvrc"
+[ -d "$out/digits" ] || $run prepare --images="$out/archives/digits" --out="$out/digits"
+$run train --config=configs/demo.py --workdir="$out/pretrain" --config.dataset.dir="$out/ilsvrc"
+$run evaluate --checkpoint="$out/pretrain/best"
+$run train --config=configs/demo_finetune.py --workdir="$out/finetune" --config.dataset.dir="$out/digits" \
+    --config.init_from="$out/pretrain"
+$run evaluate --workdir="$out/finetune"
+
+cat <<EOF
+
+Look at:
+  $out/pretrain/report.md          learning curves, results, config, timings of the pretraining
+  $out/pretrain/evaluation/        per-class report, confusion matrix, predictions (of the best checkpoint)
+  $out/finetune/report.md          the same for the digits
+  tensorboard --logdir=$out        all curves
+EOF

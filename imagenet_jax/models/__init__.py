@@ -25,7 +25,7 @@ def make(name: str, num_classes: int, dtype: str = "float32", **options: Any) ->
         name: a key of `REGISTRY`.
         num_classes: size of the head; 0 for pooled features.
         dtype: compute type, 'float32' or 'bfloat16'; parameters, statistics and logits stay float32.
-        **options: fields of the family's module, such as dropout or bn_group; None means its default.
+        **options: fields of the family's module that have a default, such as dropout or bn_group; None means it.
 
     Raises:
         UserError: an unknown model, or an option this model does not have; names the nearest.
@@ -36,12 +36,11 @@ def make(name: str, num_classes: int, dtype: str = "float32", **options: Any) ->
         raise UserError(f"model.dtype: {dtype!r} is not a compute type; choose among {', '.join(DTYPES)}")
     module, build = REGISTRY[name]
     options = {key: value for key, value in options.items() if value is not None}
-    known = [f.name for f in dataclasses.fields(module) if f.name not in ("parent", "name")]
+    known = [f.name for f in dataclasses.fields(module)
+             if f.default is not dataclasses.MISSING and f.name not in ("parent", "name")]
     for key in options:
         if key not in known:
             raise UserError(f"model.{key}: {name} has no such option{nearest(key, known)}")
-    if "bn_group" in known:
-        options.setdefault("bn_group", 32)
     return build(name, num_classes=num_classes, dtype=DTYPES[dtype], **options)
 
 

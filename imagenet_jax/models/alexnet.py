@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from imagenet_jax.errors import UserError
 from imagenet_jax.models.layers import Conv, adaptive_avg_pool, dense, max_pool, param_dtype, torch_uniform
 
 # features, window, stride, padding, whether a 3x3 stride-2 max-pooling follows
@@ -19,7 +20,11 @@ CONVOLUTIONS = ((64, 11, 4, 2, True), (192, 5, 1, 2, True), (384, 3, 1, 1, False
 
 
 class AlexNet(nn.Module):
-    """images [B, H, W, 3], H, W >= 63 -> logits [B, num_classes]; with num_classes=0, features [B, 4096]."""
+    """images [B, H, W, 3] -> logits [B, num_classes]; with num_classes=0, features [B, 4096].
+
+    Raises:
+        UserError: images of less than 63 px.
+    """
 
     num_classes: int
     width: int = 64
@@ -29,8 +34,10 @@ class AlexNet(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
+        """Logits or features, of `param_dtype`; `train` turns dropout on, which draws from the rng 'dropout'."""
         if min(x.shape[1:3]) < 63:
-            raise ValueError(f"alexnet takes images of 63 px and more, got {x.shape[1]} x {x.shape[2]}")
+            raise UserError(f"alexnet takes images of 63 x 63 px and more, not {x.shape[1]} x {x.shape[2]}; raise "
+                            "augment.size and view.size, or choose another model.name")
         for i, (features, window, stride, padding, pool) in enumerate(CONVOLUTIONS, 1):
             init = torch_uniform(window * window * x.shape[-1])
             x = nn.relu(Conv(features * self.width // 64, window, stride, padding, use_bias=True, dtype=self.dtype,

@@ -7,6 +7,7 @@ Where XLA:CPU has no fast kernel an equivalent with the same numbers is used on 
 (`jax.lax.platform_dependent`); on GPU and TPU the plain operation is compiled.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -18,8 +19,28 @@ from jax import lax
 Initializer = Callable[..., jax.Array]
 
 AXIS = "batch"  # the device axis: the one name that collectives use
-# He et al., "Delving Deep into Rectifiers" (2015), fan-out mode: torchvision's choice for ResNets.
-HE_NORMAL = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+
+
+def he_normal(key: jax.Array, shape: Sequence[int], dtype: Any = jnp.float32) -> jax.Array:
+    """He et al., "Delving Deep into Rectifiers" (2015), fan-out mode: torchvision's choice for ResNets."""
+    fan_out = math.prod(shape) // shape[-2]
+    return normal((2 / fan_out) ** 0.5)(key, shape, dtype)
+
+
+def normal(deviation: float) -> Initializer:
+    """A Gaussian around zero."""
+    return lambda key, shape, dtype=jnp.float32: deviation * _draw(jax.random.normal, key, shape, dtype)
+
+
+def torch_uniform(fan_in: int) -> Initializer:
+    """U(-1/sqrt(fan_in), 1/sqrt(fan_in)): what PyTorch draws by default for kernels and biases."""
+    bound = fan_in**-0.5
+    return lambda key, shape, dtype=jnp.float32: _draw(jax.random.uniform, key, shape, dtype, -bound, bound)
+
+
+def _draw(sample: Callable[..., jax.Array], key: jax.Array, shape: Sequence[int], *args: Any) -> jax.Array:
+    # The same numbers drawn flat: XLA:CPU takes seconds to compile a draw of many axes.
+    return sample(key, (math.prod(shape),), *args).reshape(shape)
 
 
 def _taps(x: jax.Array, window: int, stride: int, padding: int, fill: float) -> list[jax.Array]:
@@ -111,11 +132,12 @@ class Conv(nn.Module):
     groups: int = 1
     use_bias: bool = False
     dtype: Any = jnp.float32
-    kernel_init: Initializer = HE_NORMAL
+    kernel_init: Initializer = he_normal
     bias_init: Initializer = nn.initializers.zeros
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        """x [B, H, W, I] -> [B, H', W', features], of `dtype`."""
         shape = (self.window, self.window, x.shape[-1] // self.groups, self.features)
         kernel = self.param("kernel", self.kernel_init, shape, param_dtype(self.dtype))
         y = conv2d(x.astype(self.dtype), kernel.astype(self.dtype), self.stride, self.padding, self.groups)
@@ -147,14 +169,15 @@ class BatchNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        """x [B, ..., C] -> the same shape, of `dtype`."""
         channels, full = x.shape[-1], param_dtype(self.dtype)
         scale = self.param("scale", self.scale_init, (channels,), full)
         bias = self.param("bias", nn.initializers.zeros, (channels,), full)
         mean = self.variable("batch_stats", "mean", jnp.zeros, (channels,), full)
         var = self.variable("batch_stats", "var", jnp.ones, (channels,), full)
         if self.train and not self.frozen("/".join((*self.path, "scale"))):
-            batch_mean, batch_var = _group_statistics(x.astype(full), self.group)
-            count = self.group * x[0, ..., 0].size
+            batch_mean, batch_var = _group_statistics(x.astype(full), self.group, pivot=mean.value)
+            count = self.group * x.size // (len(x) * channels)
             for running, value in ((mean, batch_mean), (var, batch_var * count / max(count - 1, 1))):
                 running.value = self.momentum * running.value + (1 - self.momentum) * value.mean(0)
         else:
@@ -166,17 +189,21 @@ class BatchNorm(nn.Module):
         return (per_example * spread(gain) + spread(shift)).astype(self.dtype).reshape(x.shape)
 
 
-def _group_statistics(x: jax.Array, group: int) -> tuple[jax.Array, jax.Array]:
-    """Mean and biased variance [groups, C] of x [B, ..., C] over groups of `group` examples."""
+def _group_statistics(x: jax.Array, group: int, pivot: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Mean and biased variance [groups, C] of x [B, ..., C] over groups of `group` examples.
+
+    One pass over x takes both. E[x^2] - E[x]^2 loses digits as the square of mean / deviation, so moments
+    are taken about a pivot [C] near the mean; any pivot gives the same value but for rounding.
+    """
     local = min(group, len(x))
     if len(x) % local or group % local:
         raise ValueError(f"bn_group {group} neither divides nor is a multiple of the {len(x)} examples on a device")
-    x = x.reshape(len(x) // local, -1, x.shape[-1])
+    x = (x - pivot).reshape(len(x) // local, -1, x.shape[-1])
     moments = jnp.stack([x.mean(1), jnp.square(x).mean(1)])  # [2, groups, C]
     if group > local:
         moments = _mean_over_neighbours(moments, group // local)
     mean, square = moments
-    return mean, jnp.maximum(square - jnp.square(mean), 0)
+    return pivot + mean, jnp.maximum(square - jnp.square(mean), 0)
 
 
 def _mean_over_neighbours(x: jax.Array, count: int) -> jax.Array:
@@ -194,13 +221,3 @@ def dense(features: int, name: str, dtype: Any, kernel_init: Initializer, bias_i
 def param_dtype(dtype: Any) -> Any:
     """The type of parameters, statistics and logits for a compute type: float32, or wider if that is."""
     return jnp.promote_types(dtype, jnp.float32)
-
-
-def torch_uniform(fan_in: int) -> Initializer:
-    """U(-1/sqrt(fan_in), 1/sqrt(fan_in)): what PyTorch draws by default for kernels and biases."""
-    bound = fan_in**-0.5
-
-    def init(key: jax.Array, shape: Sequence[int], dtype: Any = jnp.float32) -> jax.Array:
-        return jax.random.uniform(key, shape, dtype, -bound, bound)
-
-    return init

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from imagenet_jax.models.layers import BatchNorm, Conv, dense, max_pool, param_dtype
+from imagenet_jax.models.layers import BatchNorm, Conv, dense, max_pool, normal, param_dtype
 
 # Blocks in each of the four stages, and whether they are bottlenecks: table 1 of the paper.
 DEPTHS = {"resnet18": ((2, 2, 2, 2), False), "resnet34": ((3, 4, 6, 3), False), "resnet50": ((3, 4, 6, 3), True),
@@ -30,6 +30,7 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        """x [B, H, W, I] -> [B, H / stride, W / stride, O]."""
         features = self.width * (4 if self.bottleneck else 1)
         last_norm = functools.partial(self.norm, scale_init=self.last_scale_init)
         if self.bottleneck:
@@ -50,7 +51,7 @@ class ResNet(nn.Module):
     blocks: tuple[int, ...]
     bottleneck: bool
     num_classes: int
-    bn_group: int
+    bn_group: int = 32  # Goyal et al. 2017, section 2.3: the batch a worker normalises over
     width: int = 64
     bn_momentum: float = 0.9
     zero_init_residual: bool = False  # Goyal et al. 2017: the last BN scale of a block starts at zero
@@ -60,6 +61,7 @@ class ResNet(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
+        """Logits or features, of `param_dtype`; `train` turns on dropout and the statistics of the batch."""
         conv = functools.partial(Conv, dtype=self.dtype)
         norm = functools.partial(BatchNorm, self.bn_group, train, self.bn_momentum, dtype=self.dtype,
                                  frozen=self.frozen)
@@ -71,12 +73,12 @@ class ResNet(nn.Module):
                 stride = 2 if stage and not i else 1
                 x = Block(self.width * 2**stage, stride, self.bottleneck, conv, norm, last_scale_init,
                           name=f"layer{stage + 1}_{i}")(x)
-        x = x.mean((1, 2)).astype(param_dtype(self.dtype))
+        x = x.mean((1, 2), dtype=param_dtype(self.dtype))
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
         if not self.num_classes:
             return x
         # Goyal et al. 2017, section 5.1: the head starts as a Gaussian of standard deviation 0.01.
-        return dense(self.num_classes, "head", x.dtype, nn.initializers.normal(0.01), nn.initializers.zeros)(x)
+        return dense(self.num_classes, "head", x.dtype, normal(0.01), nn.initializers.zeros)(x)
 
 
 def resnet(name: str, **options: Any) -> ResNet:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import jax.numpy as jnp
 import optax
 
 from imagenet_jax.errors import UserError
@@ -23,7 +24,7 @@ def make(duration: Callable[[str], int], total: int, *, peak: float, warmup: str
         step -> learning rate, usable inside jit.
 
     Raises:
-        UserError: a warm-up that leaves no step for the rest.
+        UserError: a warm-up that leaves no step for the rest; boundaries that do not rise from after the warm-up.
     """
     warm = duration(warmup)
     if warm >= total:
@@ -34,7 +35,12 @@ def make(duration: Callable[[str], int], total: int, *, peak: float, warmup: str
     elif decay == "polynomial":
         after = optax.polynomial_schedule(peak, final, power, rest)
     elif decay == "step":
-        after = optax.piecewise_constant_schedule(peak, {duration(b) - warm: factor for b in boundaries})
+        drops = [duration(b) for b in boundaries]
+        if not drops or sorted({warm, *drops}) != [warm, *drops]:
+            raise UserError(f"schedule.decay='step' needs schedule.boundaries that rise from after the warm-up ({warm} "
+                            f"steps); {boundaries!r} are steps {drops}")
+        after = optax.piecewise_constant_schedule(peak, {drop - warm: factor for drop in drops})
     else:
         after = optax.constant_schedule(peak)
-    return optax.join_schedules([optax.linear_schedule(0.0, peak, warm), after], [warm]) if warm else after
+    rate = optax.join_schedules([optax.linear_schedule(0.0, peak, warm), after], [warm]) if warm else after
+    return lambda step: rate(jnp.asarray(step, float))  # of an int32 it would be float32 in double precision too

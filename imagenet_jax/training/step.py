@@ -63,24 +63,27 @@ def train_step(options: StepOptions, state: TrainState, batch: Batch) -> tuple[T
         correct = logits.argmax(-1) == micro["label"]
         counts = jnp.asarray(losses.size, losses.dtype)
         metrics = {"loss": (losses.sum(), counts), "top1": (correct.sum().astype(losses.dtype), counts)}
-        return losses.sum() / global_batch, (updated.get("batch_stats", {}), metrics)
+        moves = jax.tree.map(jnp.subtract, updated.get("batch_stats", {}), state.batch_stats)
+        return losses.sum() / global_batch, (moves, metrics)
 
     def one(micro: Batch, key: jax.Array) -> tuple[PyTree, PyTree, Metrics]:
-        (_, (batch_stats, metrics)), grads = jax.value_and_grad(loss_fn, has_aux=True)(trainable, micro, key)
-        return grads, batch_stats, metrics
+        (_, (moves, metrics)), grads = jax.value_and_grad(loss_fn, has_aux=True)(trainable, micro, key)
+        return grads, moves, metrics
 
     if micro_batches == 1:
         summed = one(jax.tree.map(lambda x: x[0], batch), key)
     else:
         summed = _sum_over(one, batch, jax.random.split(key, micro_batches))
-    grads, batch_stats, metrics = lax.psum(summed, AXIS)
-    # Every device and micro-batch moved the same running statistics: their mean is one update by the mean.
-    batch_stats = jax.tree.map(lambda x: x / (micro_batches * lax.axis_size(AXIS)), batch_stats)
+    grads, moves, metrics = lax.psum(summed, AXIS)
+    # Every device and micro-batch moved the same running statistics: the mean move is one update by the mean.
+    # Moves are averaged, not values, so that what does not move (a frozen BatchNorm) keeps every bit.
+    count = micro_batches * lax.axis_size(AXIS)
+    batch_stats = jax.tree.map(lambda old, move: old + move / count, state.batch_stats, moves)
     updates, opt_state = options.optimizer.update(grads, state.opt_state, trainable)
     params = freeze.merge(optax.apply_updates(trainable, updates), frozen)
     ema = state.ema
-    if ema is not None:
-        ema = optax.incremental_update(params, ema, 1 - options.ema_decay)
+    if ema is not None:  # written so that in float32 too the average of a constant is that constant
+        ema = jax.tree.map(lambda old, new: old + (1 - options.ema_decay) * (new - old), ema, params)
     return TrainState(state.step + 1, params, batch_stats, opt_state, ema), metrics
 
 

@@ -1,0 +1,126 @@
+"""The train step: PyTorch's numbers, exact metrics, averaged weights, dropout, micro-batches."""
+
+import functools
+import json
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import traverse_util
+from stepping import CLASSES, DropoutNet, ResidualNet, fresh, options, random_batches, run, sgd
+
+from imagenet_jax import config
+from imagenet_jax.training import losses, schedule
+from imagenet_jax.training.state import make_state
+from imagenet_jax.training.step import make_apply
+
+REFERENCE = dict(np.load(pathlib.Path(__file__).with_name("torch_sgd.npz")))  # see make_torch_reference.py
+VARIANTS = json.loads(str(REFERENCE["variants"]))
+
+
+def from_reference(prefix, dtype):
+    """Flat stored variables as (params, batch_stats)."""
+    flat = {k.removeprefix(prefix): v.astype(dtype) for k, v in REFERENCE.items() if k.startswith(prefix)}
+    stats = {path for path in flat if path.endswith(("/mean", "/var"))}
+    return tuple(traverse_util.unflatten_dict({path: flat[path] for path in flat if (path in stats) == wanted}, sep="/")
+                 for wanted in (False, True))
+
+
+def run_variant(variant, dtype):
+    """Our side of make_torch_reference.train: the last state, and the loss of each step."""
+    labels = REFERENCE["label"]
+    duration = functools.partial(config.steps, examples=labels.size, global_batch=labels.shape[1])
+    rate = schedule.make(duration, len(labels), decay="cosine", boundaries=(), factor=0.1, power=1.0,
+                         **json.loads(str(REFERENCE["schedule"])))
+    loss = functools.partial(losses.cross_entropy, label_smoothing=float(REFERENCE["label_smoothing"]))
+    opts = options(ResidualNet(dtype=dtype), sgd(rate, **VARIANTS[variant]), loss=loss)
+    batches = [{"image": image, "label": label} for image, label in zip(REFERENCE["image"], labels, strict=True)]
+    state, curve = run(opts, make_state(*from_reference("initial/", dtype), opts.optimizer), batches)
+    return state, curve["loss"][:, 0] / curve["loss"][:, 1]
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_float64_is_pytorch(variant):
+    with jax.enable_x64(True):
+        state, curve = run_variant(variant, np.float64)
+    ours = traverse_util.flatten_dict({"params": state.params, "stats": state.batch_stats}, sep="/")
+    params, stats = from_reference(f"{variant}/final/", np.float64)
+    theirs = traverse_util.flatten_dict({"params": params, "stats": stats}, sep="/")
+    assert ours.keys() == theirs.keys() and len(ours) == 17
+    for path, value in theirs.items():
+        assert ours[path].dtype == np.float64
+        np.testing.assert_allclose(ours[path], value, rtol=1e-8, atol=0, err_msg=path)
+    np.testing.assert_allclose(curve, REFERENCE[f"{variant}/loss64"], rtol=1e-8)
+
+
+def test_float32_is_pytorch():
+    state, curve = run_variant("nesterov", np.float32)
+    assert {leaf.dtype for leaf in jax.tree.leaves(state)} == {np.dtype(np.float32), np.dtype(np.int32)}
+    np.testing.assert_allclose(curve, REFERENCE["nesterov/loss32"], atol=1e-3)
+
+
+def test_the_reference_tells_the_variants_apart():
+    """Else agreeing with each of them would prove little."""
+    finals = [REFERENCE[f"{variant}/loss64"][-1] for variant in VARIANTS]
+    assert min(abs(a - b) for i, a in enumerate(finals) for b in finals[:i]) > 5e-3
+
+
+def test_metrics_are_sums_and_counts_over_devices_and_micro_batches():
+    opts = options(DropoutNet(dropout=0.0), sgd(0.0))
+    (batch,) = random_batches(1, 24)
+    state = fresh(opts)
+    _, curve = run(opts, state, [batch], micro=3, devices=4)
+    logits = jax.jit(make_apply(opts.model))({"params": state.params}, batch["image"])
+    expected = losses.cross_entropy(logits, batch["label"])
+    np.testing.assert_allclose(curve["loss"], [[expected.sum(), 24]], rtol=1e-5)
+    assert curve["top1"].tolist() == [[(logits.argmax(-1) == batch["label"]).sum(), 24]]
+
+
+def test_averaged_weights():
+    opts = options(ema_decay=0.9)
+    state = fresh(opts)
+    expected = state.params
+    for i, batch in enumerate(random_batches(3)):
+        state, _ = run(opts, state, [batch])
+        assert state.step == i + 1
+        expected = jax.tree.map(lambda old, new: 0.9 * old + 0.1 * new, expected, state.params)
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-7), state.ema, expected)
+
+
+def test_dropout_is_a_function_of_seed_and_step():
+    opts = options(DropoutNet(), sgd(0.0))  # a rate of 0: only dropout can change the loss
+    batches = list(random_batches(1)) * 4
+    state, curve = run(opts, fresh(opts), batches)
+    assert len(set(curve["loss"][:, 0])) == 4  # of one batch
+    middle, first = run(opts, fresh(opts), batches[:2])
+    _, second = run(opts, middle, batches[2:])
+    np.testing.assert_array_equal(np.concatenate([first["loss"], second["loss"]]), curve["loss"])
+    _, other = run(opts._replace(seed=1), fresh(opts), batches)
+    assert not set(other["loss"][:, 0]) & set(curve["loss"][:, 0])
+
+
+@pytest.mark.parametrize("how", [{"devices": 8}, {"micro": 8}], ids=str)
+def test_dropout_differs_between_devices_and_micro_batches(how):
+    opts = options(DropoutNet(), sgd(0.0))
+    batch = {key: value[[0] * 8] for key, value in next(random_batches(1)).items()}
+    correct = [run(opts, fresh(opts), [batch | {"label": np.full_like(batch["label"], label)}], **how)[1]["top1"][0, 0]
+               for label in range(CLASSES)]
+    assert sum(correct) == 8 and max(correct) < 8  # one image, eight times with the same weights
+
+
+def test_a_net_with_dropout_and_without_batchnorm_trains():
+    opts = options(DropoutNet(dropout=0.2), sgd(0.02))
+    state, curve = run(opts, fresh(opts), list(random_batches(1)) * 60)
+    assert state.batch_stats == {}
+    assert curve["loss"][-5:, 0].mean() < 0.5 * curve["loss"][0, 0]
+
+
+def test_micro_batches_change_nothing():
+    with jax.enable_x64(True):
+        opts = options(ResidualNet(bn_group=4, dtype=jnp.float64), sgd(nesterov=True, weight_decay=1e-3))
+        whole, curve = run(opts, fresh(opts), random_batches(4))
+        cut, cut_curve = run(opts, fresh(opts), random_batches(4), micro=4)
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-9, atol=1e-12), cut, whole)
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-9), cut_curve, curve)

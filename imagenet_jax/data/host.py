@@ -1,6 +1,7 @@
 """The tf graph of one example on the host: decode, crop, resize, flip; uint8 out."""
 
 import os
+from collections.abc import Callable
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before the import: its start-up lines help nobody
 import tensorflow as tf
@@ -33,10 +34,9 @@ def eval_example(encoded: tf.Tensor, *, size: int, resize_to: int, interpolation
     """Resizes the shorter side to `resize_to` px and takes the central `size` x `size`: uint8 [size, size, 3]."""
     image = _decode(encoded)
     shape = tf.shape(image)[:2]
-    scale = resize_to / tf.reduce_min(shape)
-    target = tf.maximum(tf.cast(tf.round(tf.cast(shape, tf.float64) * scale), tf.int32), resize_to)
+    target = resize_to * shape // tf.reduce_min(shape)  # the longer side rounds down, as torchvision's Resize
     image = resize(image, target, interpolation, antialias)
-    top, left = tf.unstack((tf.shape(image)[:2] - size) // 2)
+    top, left = tf.unstack(tf.cast(tf.round((target - size) / 2), tf.int32))  # half to even, as its CenterCrop
     return tf.ensure_shape(image[top : top + size, left : left + size], (size, size, 3))
 
 
@@ -50,7 +50,7 @@ def _decode(encoded: tf.Tensor) -> tf.Tensor:
     return tf.io.decode_image(encoded, channels=3, expand_animations=False)
 
 
-def _decode_window(encoded: tf.Tensor, window: ...) -> tf.Tensor:
+def _decode_window(encoded: tf.Tensor, window: Callable[[tf.Tensor, tf.Tensor], tf.Tensor]) -> tf.Tensor:
     """Decodes only window(height, width) = int32 [top, left, height, width] where the format allows it."""
     if tf.io.is_jpeg(encoded):
         height, width = tf.unstack(tf.io.extract_jpeg_shape(encoded)[:2])

@@ -29,13 +29,17 @@ class Host(NamedTuple):
     count: int = 1
 
 
+ONE_HOST = Host()
+
+
 def train_batches(part: Part, *, seed: int, start_step: int, global_batch: int, augment: Mapping[str, Any],
-                  host_slice: Host = Host(), threads: int = 0) -> Iterator[Batch]:
+                  host_slice: Host = ONE_HOST, threads: int = 0) -> Iterator[Batch]:
     """This host's slices of the global batches of steps start_step, start_step + 1, ... without end.
 
     Yields:
         image uint8 [B, S, S, 3], label int32 [B], index int64 [B], mask float32 [B] (all ones), and file_name
-        (bytes) [B] for people, where B = global_batch / hosts. Nothing but (seed, position in the stream) decides what a batch holds.
+        (bytes) [B] for people, where B = global_batch / hosts. Nothing but (seed, position in the stream)
+        decides what a batch holds.
 
     Raises:
         UserError: hosts that cannot share the batch; an image that cannot be decoded.
@@ -52,13 +56,11 @@ def train_batches(part: Part, *, seed: int, start_step: int, global_batch: int, 
         return host.train_example(encoded, tf.stack([tf.cast(seed, tf.int64), position]), **augment)
 
     batch = global_batch // host_slice.count
-    steps = tf.data.Dataset.range(start_step, np.iinfo(np.int64).max)
-    chunks = steps.map(lambda s: tf.numpy_function(read, [s], [tf.string, tf.int64, tf.int64], stateful=False))
-    return _batches(chunks, example, batch, threads)
+    return _batches(tf.data.Dataset.range(start_step, np.iinfo(np.int64).max), read, example, batch, threads)
 
 
-def eval_batches(part: Part, *, batch: int, view: Mapping[str, Any], host_slice: Host = Host(), local_devices: int = 1,
-                 threads: int = 0) -> Iterator[Batch]:
+def eval_batches(part: Part, *, batch: int, view: Mapping[str, Any], host_slice: Host = ONE_HOST,
+                 local_devices: int = 1, threads: int = 0) -> Iterator[Batch]:
     """Every example of the part once, over all hosts; the last batches are padded and masked.
 
     Args:
@@ -79,9 +81,7 @@ def eval_batches(part: Part, *, batch: int, view: Mapping[str, Any], host_slice:
     def example(encoded: tf.Tensor, position: tf.Tensor) -> tf.Tensor:
         return host.eval_example(encoded, resize_to=resize_to, **view)
 
-    chunks = tf.data.Dataset.range(count).map(
-        lambda i: tf.numpy_function(read, [i], [tf.string, tf.int64, tf.int64], stateful=False))
-    for i, loaded in enumerate(_batches(chunks, example, per_host, threads)):
+    for i, loaded in enumerate(_batches(tf.data.Dataset.range(count), read, example, per_host, threads)):
         loaded["mask"] = (mine[i] < len(part.pool)).astype(np.float32)
         yield loaded
 
@@ -103,29 +103,59 @@ def _read(records: Records, index: np.ndarray) -> np.ndarray:
     return np.array(records.read(index), dtype=object)
 
 
-def _batches(chunks: tf.data.Dataset, example: Callable[[tf.Tensor, tf.Tensor], tf.Tensor], batch: int,
-             threads: int) -> Iterator[Batch]:
-    """Parses chunks of (records, index, position), maps `example` over them in parallel, and batches."""
+def _batches(steps: tf.data.Dataset, read: Callable[[np.ndarray], tuple[np.ndarray, ...]],
+             example: Callable[[tf.Tensor, tf.Tensor], tf.Tensor], batch: int, threads: int) -> Iterator[Batch]:
+    """A batch for each step: read(step) -> (records, index, position), and `example` mapped over them in parallel."""
     features = {"image": tf.io.FixedLenFeature([], tf.string), "label": tf.io.FixedLenFeature([], tf.int64),
                 "file_name": tf.io.FixedLenFeature([], tf.string)}
+    failed: list[UserError] = []  # tf would wrap it in an error of its own
 
-    def parse(records: tf.Tensor, index: tf.Tensor, position: tf.Tensor) -> dict[str, tf.Tensor]:
-        parsed = tf.io.parse_example(tf.ensure_shape(records, [None]), features)
-        return {"encoded": parsed["image"], "label": tf.cast(parsed["label"], tf.int32), "file_name": parsed["file_name"],
-                "index": tf.ensure_shape(index, [None]), "position": tf.ensure_shape(position, [None])}
+    def load(step: np.ndarray) -> tuple[np.ndarray, ...]:
+        try:
+            return read(step)
+        except UserError as error:
+            failed.append(error)
+            raise
+
+    def parse(step: tf.Tensor) -> dict[str, tf.Tensor]:
+        records, index, position = tf.numpy_function(load, [step], [tf.string, tf.int64, tf.int64], stateful=False)
+        parsed = tf.io.parse_example(tf.ensure_shape(records, [batch]), features)
+        return {"encoded": parsed["image"], "label": tf.cast(parsed["label"], tf.int32),
+                "file_name": parsed["file_name"], "index": tf.ensure_shape(index, [batch]),
+                "position": tf.ensure_shape(position, [batch])}
 
     def finish(row: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         image = example(row["encoded"], row["position"])
         return {"image": image, "label": row["label"], "index": row["index"], "file_name": row["file_name"]}
 
-    examples = chunks.map(parse).unbatch().map(finish, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    examples = steps.map(parse).unbatch().map(finish, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
     options = tf.data.Options()
     options.threading.private_threadpool_size = threads
     options.deterministic = True
     dataset = examples.batch(batch, drop_remainder=True).prefetch(2).with_options(options)
+    done = 0
     try:
         for loaded in dataset.as_numpy_iterator():
             yield loaded | {"mask": np.ones(batch, np.float32)}
+            done += 1
     except tf.errors.InvalidArgumentError as error:
-        raise UserError(f"an image could not be decoded: {str(error).splitlines()[0][:200]}\n"
-                        "Prepare the dataset again with --verify=decode: it finds such images and sets them aside") from error
+        reason = _undecodable(steps.skip(done).take(1).map(parse).unbatch(), example)
+        if not reason:
+            raise
+        raise UserError(f"An image could not be decoded: {reason}. Prepare the dataset again with --verify=decode: "
+                        "it finds such images and sets them aside.") from error
+    except tf.errors.UnknownError:
+        if not failed:
+            raise
+    if failed:  # raised out here, where nothing holds the iterator, so that its threads end
+        raise failed[0]
+
+
+def _undecodable(rows: tf.data.Dataset, example: Callable[[tf.Tensor, tf.Tensor], tf.Tensor]) -> str:
+    """The name of the first image that `example` cannot take, and what it says; empty when it takes them all."""
+    for row in rows:
+        try:
+            example(row["encoded"], row["position"])
+        except tf.errors.InvalidArgumentError as error:
+            return f"{row['file_name'].numpy().decode()} ({error.message.split('}} ')[-1].split(' [Op:')[0]})"
+    return ""

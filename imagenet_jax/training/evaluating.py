@@ -1,5 +1,6 @@
 """Runs a model over part of a dataset on all devices, for the training loop and for `evaluate` alike."""
 
+import contextlib
 import functools
 import os
 from collections.abc import Callable, Mapping
@@ -58,7 +59,8 @@ def evaluate(evaluator: Evaluator, variables: PyTree, part: loader.Part) -> tupl
         device_batch = parallel.put_batch({key: batch[key] for key in _TO_DEVICE}, layout)
         return parallel.get_examples(evaluator.run(variables, device_batch), layout)
 
-    predictions = exact.collect(run, batches, len(part.pool))
+    with contextlib.closing(batches):
+        predictions = exact.collect(run, batches, len(part.pool))
     return predictions, [names.get(i, b"").decode() for i in predictions.index.tolist()]
 
 

@@ -179,10 +179,9 @@ def fit(run: Run, state: TrainState, first: int, best: Best,
         max(1, run.steps(d)) for d in (run.config.log_every, run.config.evaluation.every, run.config.checkpoint.every))
     patience = run.steps(run.config.early_stopping) if run.config.early_stopping else run.total_steps
     saver = make_saver(run)
-    batches = device_batches(run, first)
     judged, pending, why = {}, [], ""  # pending: metrics of steps not yet looked at
 
-    with termination() as is_terminated:
+    with contextlib.closing(device_batches(run, first)) as batches, termination() as is_terminated:
         for step in range(first + 1, run.total_steps + 1):  # how many are done once it is
             with reporter.timed("input"):
                 batch = next(batches)

@@ -1,0 +1,189 @@
+"""A run from config to report: what it leaves, how it goes on, how it ends badly."""
+
+import json
+import os
+import pathlib
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from imagenet_jax import checkpoint
+from imagenet_jax.errors import UserError
+from imagenet_jax.training import loop
+
+RECIPE = """
+import json
+from imagenet_jax import config as config_lib
+def get_config():
+    config = config_lib.base()
+    with config.unlocked():
+        config.update(json.loads({values!r}))
+    return config
+"""
+
+
+def state_at(path):
+    """Every array of a checkpoint, by path, and its meta."""
+    items, meta = checkpoint.read(str(path), checkpoint.ITEMS)
+    return checkpoint.flatten(items), meta
+
+
+def assert_identical(path, other):
+    (ours, meta), (theirs, other_meta) = state_at(path), state_at(other)
+    assert meta["step"] == other_meta["step"] and ours.keys() == theirs.keys()
+    for name, value in ours.items():
+        assert value.tobytes() == theirs[name].tobytes(), name
+
+
+@pytest.fixture
+def finished(small_config, tmp_path):
+    loop.train(small_config, str(tmp_path / "run"))
+    return tmp_path / "run"
+
+
+def test_a_run_leaves_what_its_reader_needs(finished, small_config):
+    assert {"config.json", "metrics.jsonl", "report.md", "learning.png", "speed.png", "checkpoints",
+            "evaluation"} <= {path.name for path in finished.iterdir()}
+    assert list(finished.glob("events.out.tfevents*"))
+    lines = [json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if "train/loss" in line] == [2, 3, 4, 6]
+    assert [line["step"] for line in lines if "val/top1" in line] == [3, 6]
+    results = json.loads((finished / "evaluation/results.json").read_text())
+    assert results["metrics"]["seen"] == 53
+    assert results["metrics"]["top1"] == pytest.approx(lines[-1]["val/top1"])
+    assert results["protocol"]["checkpoint"] == "checkpoints/6" and results["protocol"]["crop"] == 32
+    assert sorted(path.name for path in (finished / "checkpoints").iterdir()) == ["4", "6"]  # keep = 2
+    _, meta = state_at(finished)
+    assert meta["examples_seen"] == 6 * 16 and meta["config"]["global_batch"] == small_config.global_batch
+
+
+def test_a_finished_run_is_not_trained_again(finished, small_config):
+    before, _ = state_at(finished)
+    loop.train(small_config, str(finished))
+    assert state_at(finished)[0].keys() == before.keys()
+    assert_identical(finished, finished / "checkpoints/6")
+
+
+def test_kill_and_terminate_change_nothing(small_config, tmp_path):
+    """kill -9 at random moments and SIGTERM: the run that goes on ends bit-identical."""
+    small_config.duration = "40 steps"
+    small_config.model.name, small_config.model.width = "resnet18", 4
+    small_config.checkpoint.every = "1 steps"
+    recipe = tmp_path / "recipe.py"
+    recipe.write_text(RECIPE.format(values=json.dumps(small_config.to_dict())))
+
+    def launch(workdir):
+        command = [sys.executable, "-m", "imagenet_jax", "train", f"--config={recipe}", f"--workdir={tmp_path / workdir}"]
+        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                                env=os.environ | {"XLA_FLAGS": ""}, cwd=pathlib.Path(__file__).parents[2])
+
+    def wait_for_step(workdir, beyond):
+        """Waits until a checkpoint newer than `beyond` is complete."""
+        while (checkpoint.latest_step(str(tmp_path / workdir / "checkpoints")) or 0) <= beyond:
+            assert process.poll() is None, process.communicate()[0]
+            time.sleep(0.05)
+        return checkpoint.latest_step(str(tmp_path / workdir / "checkpoints"))
+
+    process = launch("whole")
+    assert process.wait() == 0, process.communicate()[0]
+    rng, reached = random.Random(0), 0
+    for signum in (signal.SIGKILL, signal.SIGTERM, signal.SIGKILL):
+        process = launch("killed")
+        reached = wait_for_step("killed", reached)
+        time.sleep(rng.uniform(0, 0.2))
+        process.send_signal(signum)
+        output = process.communicate()[0]
+        if signum == signal.SIGTERM:
+            assert process.returncode == 143, output
+            saved = int(re.search(r"step (\d+) is saved", output)[1])
+            assert checkpoint.latest_step(str(tmp_path / "killed/checkpoints")) == saved >= reached
+    process = launch("killed")
+    output = process.communicate()[0]
+    assert process.returncode == 0 and "Resumed from step" in output
+    assert_identical(tmp_path / "whole", tmp_path / "killed")
+    steps = [[json.loads(line)["step"] for line in (tmp_path / run / "metrics.jsonl").read_text().splitlines()]
+             for run in ("whole", "killed")]
+    assert sorted(set(steps[0])) == sorted(set(steps[1])) and steps[1] == sorted(steps[1])
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(small_config, tmp_path):
+    small_config.schedule.peak = 1e30
+    small_config.log_every = "1 steps"
+    with pytest.raises(UserError, match=r"the loss of step [2-6] is not finite[\s\S]*Likely causes[\s\S]*schedule.peak=1e\+30"):
+        loop.train(small_config, str(tmp_path / "run"))
+    last = checkpoint.latest_step(str(tmp_path / "run/checkpoints"))
+    if last is not None:  # what was saved before is finite
+        assert all(np.isfinite(value).all() for value in state_at(tmp_path / "run")[0].values())
+
+
+def test_a_workdir_never_mixes_two_configs(finished, small_config):
+    small_config.schedule.peak = 0.05
+    with pytest.raises(UserError, match="another config:\n  schedule.peak: 0.1 there, 0.05 now"):
+        loop.train(small_config, str(finished))
+    small_config.schedule.peak = 0.1
+    small_config.parallel = "shard_map"  # hardware may change
+    small_config.max_per_device_batch = 1
+    loop.train(small_config, str(finished))
+
+
+def test_a_checkpoint_of_another_model_is_refused_with_a_diff(finished, small_config):
+    (finished / "config.json").unlink()
+    small_config.model.name = "resnet18"
+    with pytest.raises(UserError, match="layer1_0/.*missing in the checkpoint"):
+        loop.train(small_config, str(finished))
+    assert checkpoint.latest_step(str(finished / "checkpoints")) == 6
+
+
+def test_other_data_under_a_run_is_refused(finished, small_config, six_classes_dir, tmp_path):
+    small_config.dataset.dir = six_classes_dir
+    small_config.duration = "12 steps"
+    with pytest.raises(UserError):
+        loop.train(small_config, str(finished))
+
+
+def test_finetuning_loads_all_but_a_head_of_another_size_and_freezes(finished, small_config, six_classes_dir, tmp_path,
+                                                                    capsys):
+    small_config.dataset.dir = six_classes_dir
+    small_config.init_from = str(finished)
+    small_config.freeze = ("!^head/",)
+    loop.train(small_config, str(tmp_path / "finetune"))
+    output = capsys.readouterr().out
+    assert "not loaded, freshly initialised: params/head/kernel, [8, 4] there, [8, 6] here" in output
+    (before, _), (after, _) = state_at(finished), state_at(tmp_path / "finetune")
+    frozen = [path for path in after if path.startswith(("params/", "batch_stats/")) and "/head/" not in path]
+    assert len(frozen) == 10 and all(before[path].tobytes() == after[path].tobytes() for path in frozen)
+    slots = [path for path in after if path.startswith("opt_state/") and after[path].ndim]
+    assert slots and all("head/" in path for path in slots)
+
+
+def test_early_stopping_keeps_the_best(small_config, tmp_path):
+    small_config.duration = "200 steps"
+    small_config.schedule.peak = 0.0  # nothing is learned: the first evaluation stays the best
+    small_config.model.bn_momentum = 0.0
+    small_config.dataset.holdout = 0.25
+    small_config.early_stopping = "6 steps"
+    loop.train(small_config, str(tmp_path / "run"))
+    last, best = (state_at(tmp_path / "run" / kind)[1] for kind in ("checkpoints", "best"))
+    assert last["step"] - best["step"] == 6 == last["step"] - last["best"][1]
+    assert "Stopped early" in (tmp_path / "run/report.md").read_text()
+
+
+def test_no_dataset_is_told(small_config, tmp_path, monkeypatch):
+    monkeypatch.delenv("IMAGENET_DIR", raising=False)
+    small_config.dataset.dir = ""
+    with pytest.raises(UserError, match="IMAGENET_DIR"):
+        loop.train(small_config, str(tmp_path / "run"))
+    assert not os.path.exists(tmp_path / "run")
+
+
+def test_evaluation_averages_weights_when_asked(small_config, tmp_path):
+    small_config.ema_decay = 0.5
+    loop.train(small_config, str(tmp_path / "run"))
+    arrays, _ = state_at(tmp_path / "run")
+    assert not np.array_equal(arrays["ema/conv0/kernel"], arrays["params/conv0/kernel"])

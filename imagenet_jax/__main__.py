@@ -35,7 +35,7 @@ def main() -> None:
 
 def _parse_flags(command: ModuleType, argv: list[str]) -> list[str]:
     """Parses absl flags; any mistake in them becomes a UserError that names the flag."""
-    from absl import flags
+    from absl import flags, logging
 
     if {"--help", "-h", "-help"} & set(argv):
         print(f"{command.__doc__}\n{flags.FLAGS.module_help(command)}")
@@ -51,6 +51,8 @@ def _parse_flags(command: ModuleType, argv: list[str]) -> list[str]:
         raise UserError(_unknown_key(argv, str(error.args[0]))) from error
     except OSError as error:
         raise UserError(f"cannot read the recipe {error.filename or ''}: {error.strerror or error}") from error
+    if not flags.FLAGS["verbosity"].present:
+        logging.set_verbosity(logging.WARNING)  # libraries tell a lot; what we have to say is printed
     if rest[1:]:
         raise UserError(f"{rest[1]!r} belongs to no flag; write --flag=value")
     return rest

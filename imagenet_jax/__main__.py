@@ -40,6 +40,11 @@ def _parse_flags(command: ModuleType, argv: list[str]) -> list[str]:
     if {"--help", "-h", "-help"} & set(argv):
         print(f"{command.__doc__}\n{flags.FLAGS.module_help(command)}")
         sys.exit(0)
+    for arg in argv:
+        path = pathlib.Path(arg.removeprefix("--config=").split(":")[0])
+        if arg.startswith("--config=") and not path.is_file():
+            there = ", ".join(str(other) for other in sorted(path.parent.glob("*.py"))) or "nothing there"
+            raise UserError(f"there is no recipe {path}; there is {there}")
     try:
         rest = flags.FLAGS(argv)
     except flags.UnrecognizedFlagError as error:
@@ -49,8 +54,6 @@ def _parse_flags(command: ModuleType, argv: list[str]) -> list[str]:
         raise UserError(str(error)) from error
     except (KeyError, AttributeError) as error:  # ml_collections: an override of a key that does not exist
         raise UserError(_unknown_key(argv, str(error.args[0]))) from error
-    except OSError as error:
-        raise UserError(f"cannot read the recipe {error.filename or ''}: {error.strerror or error}") from error
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.WARNING)  # libraries tell a lot; what we have to say is printed
     if rest[1:]:

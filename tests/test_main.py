@@ -1,0 +1,76 @@
+"""The command line: lazy, and every mistake in it told in one message with exit code 2."""
+
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from imagenet_jax import config as config_lib
+from imagenet_jax.errors import UserError
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+
+def run(*arguments):
+    return subprocess.run([sys.executable, "-m", "imagenet_jax", *arguments], cwd=ROOT, capture_output=True, text=True)
+
+
+def test_help_lists_the_commands_and_imports_nothing_heavy():
+    code = ("import runpy, sys; sys.argv = ['imagenet_jax', '--help']; "
+            "runpy.run_module('imagenet_jax', run_name='__main__'); "
+            "print({'jax', 'tensorflow', 'numpy', 'absl'} & set(sys.modules))")
+    output = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert output.endswith("set()\n")
+    for command in ("draw", "prepare", "train", "evaluate"):
+        assert f"\n  {command} " in output
+
+
+@pytest.mark.parametrize("arguments, words", [
+    (["trian"], "did you mean 'train'?"),
+    (["train", "--workdri=x", "--config=configs/demo.py"], "did you mean --workdir?"),
+    (["train", "--workdir=x"], "--config"),
+    (["train", "--workdir=x", "--config=configs/none.py"], "configs/none.py"),
+    (["train", "--workdir=x", "--config=configs/demo.py", "--config.optmizer.lr=1"], "did you mean 'optimizer'?"),
+    (["train", "--workdir=x", "--config=configs/demo.py", "--config.global_batch=many"], "global_batch=many"),
+    (["evaluate"], "workdir"),
+])
+def test_a_mistake_is_one_message_and_exit_code_2(arguments, words):
+    done = run(*arguments)
+    assert done.returncode == 2 and words in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("key, value, words", [
+    ("duration", "90", "a duration"),
+    ("duration", "10%", "in epochs or steps"),
+    ("global_batch", 0, "1 or more"),
+    ("schedule.decay", "cosin", "did you mean 'cosine'?"),
+    ("loss.label_smoothing", 1.5, "below 1"),
+    ("augment.area", (0.5, 0.1), "low, high"),
+    ("model.bn_group", 100, "must divide global_batch=256"),
+    ("early_stopping", "5 epochs", "set dataset.holdout"),
+    ("view.resize", 10, "at least view.size"),
+    ("freeze", ("(",), "regular expressions"),
+])
+def test_nonsense_is_refused_with_the_key(key, value, words):
+    config = config_lib.base()
+    config.update_from_flattened_dict({key: value})
+    with pytest.raises(UserError) as caught:
+        config_lib.check(config)
+    assert key in str(caught.value) and words in str(caught.value)
+
+
+def test_durations():
+    assert config_lib.steps("90 epochs", 1281167, 256) == 450410
+    assert config_lib.steps("0.5 epochs", 1000, 100) == 5
+    assert config_lib.steps("7 steps", 1, 1) == 7
+    assert config_lib.steps("10%", 1, 1, 250) == 25
+    with pytest.raises(UserError):
+        config_lib.steps("10%", 1, 1)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.py")), ids=lambda path: path.stem)
+def test_every_recipe_passes_the_check(path):
+    namespace = {}
+    exec(compile(path.read_text(), str(path), "exec"), namespace)
+    config_lib.check(namespace["get_config"]())

@@ -23,12 +23,14 @@ def main() -> None:
         return
     if name not in names:
         close = difflib.get_close_matches(name, names, 1)
-        _fail(f"there is no command {name!r}" + (f"; did you mean {close[0]!r}?" if close else f"; there is {', '.join(names)}"))
+        hint = f"did you mean {close[0]!r}?" if close else f"there is {', '.join(names)}"
+        _fail(f"there is no command {name!r}; {hint}")
     command = importlib.import_module(f"imagenet_jax.commands.{name}")
     from absl import app
 
     try:
-        app.run(command.main, [f"python -m imagenet_jax {name}", *sys.argv[2:]], functools.partial(_parse_flags, command))
+        argv = [f"python -m imagenet_jax {name}", *sys.argv[2:]]
+        app.run(command.main, argv, functools.partial(_parse_flags, command))
     except UserError as error:
         _fail(str(error))
 
@@ -49,7 +51,8 @@ def _parse_flags(command: ModuleType, argv: list[str]) -> list[str]:
         rest = flags.FLAGS(argv)
     except flags.UnrecognizedFlagError as error:
         close = difflib.get_close_matches(error.flagname, command_flags(command), 1)
-        raise UserError(f"there is no flag --{error.flagname}" + (f"; did you mean --{close[0]}?" if close else "")) from error
+        hint = f"; did you mean --{close[0]}?" if close else ""
+        raise UserError(f"there is no flag --{error.flagname}{hint}") from error
     except flags.Error as error:
         raise UserError(str(error)) from error
     except (KeyError, AttributeError) as error:  # ml_collections: an override of a key that does not exist

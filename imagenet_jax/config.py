@@ -127,8 +127,8 @@ def dataset_dir(directory: str = "") -> str:
     """
     directory = directory or os.environ.get("IMAGENET_DIR", "")
     if not directory:
-        raise UserError("no dataset: set --config.dataset.dir (or --dataset), or the environment variable IMAGENET_DIR, to "
-                        "what `python -m imagenet_jax prepare` wrote")
+        raise UserError("no dataset: set --config.dataset.dir (or --dataset), or the environment variable "
+                        "IMAGENET_DIR, to what `python -m imagenet_jax prepare` wrote")
     return directory
 
 

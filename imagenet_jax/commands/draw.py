@@ -15,6 +15,7 @@ _SEED = flags.DEFINE_integer("seed", 0, "the same seed gives the same bytes")
 
 
 def main(argv: Sequence[str]) -> None:
+    """Runs the command; `argv` holds nothing but its name."""
     del argv
     from imagenet_jax.data import drawn
 

@@ -12,6 +12,7 @@ flags.mark_flags_as_mutual_exclusive(["workdir", "checkpoint"], required=True)
 
 
 def main(argv: list[str]) -> None:
+    """Runs the command; `argv` holds nothing but its name."""
     from imagenet_jax import runtime
 
     runtime.configure()

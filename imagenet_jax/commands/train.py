@@ -11,6 +11,7 @@ flags.mark_flags_as_required(["config", "workdir"])
 
 
 def main(argv: list[str]) -> None:
+    """Runs the command; `argv` holds nothing but its name."""
     from imagenet_jax import runtime
 
     runtime.configure()

@@ -1,0 +1,1 @@
+"""From archives to batches; the only room that knows TensorFlow."""

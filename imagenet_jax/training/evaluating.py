@@ -92,8 +92,9 @@ def evaluate_checkpoint(path: str, *, dataset_dir: str = "", split: str = "", ou
     dataset = dataset_lib.open_dataset(config_lib.dataset_dir(dataset_dir or config.dataset.dir))
     classes = meta["dataset"]["classes"]
     if len(dataset.classes) != classes:
-        raise UserError(f"{directory}/{step} tells {classes} classes apart, {dataset.directory} has {len(dataset.classes)}: "
-                        "give the --dataset it was trained on, or finetune it on this one (init_from)")
+        raise UserError(f"{directory}/{step} tells {classes} classes apart, {dataset.directory} has "
+                        f"{len(dataset.classes)}: give the --dataset it was trained on, or finetune it "
+                        "on this one (init_from)")
     split = split or config.dataset.eval_split
     records = dataset_lib.open_split(dataset, split)
     model = models.make(num_classes=classes, **config.model)
@@ -105,4 +106,5 @@ def evaluate_checkpoint(path: str, *, dataset_dir: str = "", split: str = "", ou
     return report.write_evaluation(
         out or os.path.join(os.path.dirname(directory), "evaluation"), predictions, dataset.classes,
         class_names=dataset.class_names, file_names=names,
-        protocol=protocol(dataset.name, split, config.view, config.model.dtype, f"{os.path.basename(directory)}/{step}"))
+        protocol=protocol(dataset.name, split, config.view, config.model.dtype,
+                          f"{os.path.basename(directory)}/{step}"))

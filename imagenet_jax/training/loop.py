@@ -112,7 +112,8 @@ def build(config: config_lib.Config, workdir: str) -> Run:
     layout = parallel.make_layout(config.parallel)
     micro = parallel.micro_batches(layout, config.global_batch, config.max_per_device_batch,
                                    getattr(model, "bn_group", None))
-    return Run(config, workdir, dataset, loader.Part(records, pool), judged, layout, micro, total, learning_rate, options)
+    return Run(config, workdir, dataset, loader.Part(records, pool), judged, layout, micro, total, learning_rate,
+               options)
 
 
 def claim_workdir(config: config_lib.Config, workdir: str) -> None:
@@ -143,7 +144,8 @@ def claim_workdir(config: config_lib.Config, workdir: str) -> None:
 def start(run: Run) -> tuple[TrainState, Best, list[str]]:
     """The state to go on from, on the host: of the last checkpoint, of `init_from`, or fresh."""
     config = run.config
-    shapes = jax.eval_shape(lambda: fresh_state(run, *init_variables(run.options.model, config.augment.size, config.seed)))
+    initial = functools.partial(init_variables, run.options.model, config.augment.size, config.seed)
+    shapes = jax.eval_shape(lambda: fresh_state(run, *initial()))
     directory = os.path.join(run.workdir, "checkpoints")
     if checkpoint.latest_step(directory) is not None:
         items, meta = checkpoint.restore(directory, items_of(shapes))
@@ -152,7 +154,7 @@ def start(run: Run) -> tuple[TrainState, Best, list[str]]:
                             "Point dataset.dir at the data it began with, or use another --workdir.")
         state = TrainState(step=np.int32(meta["step"]), **{"ema": None} | items)
         return state, Best(*meta["best"]), [f"Resumed from step {meta['step']} of {directory}."]
-    params, batch_stats = init_variables(run.options.model, config.augment.size, config.seed)
+    params, batch_stats = initial()
     notes = []
     if config.init_from:
         params, batch_stats, loaded = init_from(params, batch_stats, config.init_from)
@@ -161,6 +163,7 @@ def start(run: Run) -> tuple[TrainState, Best, list[str]]:
 
 
 def fresh_state(run: Run, params: PyTree, batch_stats: PyTree) -> TrainState:
+    """The state before the first step."""
     return make_state(params, batch_stats, run.options.optimizer, run.options.freeze, bool(run.config.ema_decay))
 
 
@@ -210,7 +213,8 @@ def fit(run: Run, state: TrainState, first: int, best: Best,
                     saver.save("checkpoints", state, step, best)
             if stop:
                 saver.finish()
-                reporter.say(f"Terminated: step {step} is saved in {run.workdir}/checkpoints; the same command goes on from it.")
+                reporter.say(f"Terminated: step {step} is saved in {run.workdir}/checkpoints; "
+                             "the same command goes on from it.")
                 raise SystemExit(128 + signal.SIGTERM)
             if why:
                 reporter.say(why)
@@ -245,10 +249,12 @@ def means_if_finite(run: Run, pending: list[PyTree], step: int) -> dict[str, flo
         good = checkpoint.latest_step(os.path.join(run.workdir, "checkpoints"))
         where = f"{run.workdir}/checkpoints/{good}" if good is not None else "none yet"
         raise UserError(
-            f"the loss of step {step - len(finite) + 1 + int(np.argmin(finite))} is not finite. Last good checkpoint: {where}.\n"
+            f"the loss of step {step - len(finite) + 1 + int(np.argmin(finite))} is not finite. "
+            f"Last good checkpoint: {where}.\n"
             f"Likely causes: a learning rate too high for the batch (schedule.peak={run.config.schedule.peak}, "
-            f"global_batch={run.config.global_batch}), a warm-up too short (schedule.warmup={run.config.schedule.warmup!r}), "
-            f"no clipping (optimizer.clip_norm={run.config.optimizer.clip_norm}), or init_from weights of another scale.")
+            f"global_batch={run.config.global_batch}), a warm-up too short "
+            f"(schedule.warmup={run.config.schedule.warmup!r}), no clipping "
+            f"(optimizer.clip_norm={run.config.optimizer.clip_norm}), or init_from weights of another scale.")
     return {name: float(total.sum() / count.sum()) for name, (total, count) in sums.items()}
 
 
@@ -272,15 +278,19 @@ def better(best: Best, judged: dict[str, Judged], step: int) -> tuple[Best, bool
 
 
 def make_saver(run: Run) -> Saver:
+    """Saves into the workdir with what every checkpoint must say of its run."""
     config = run.config.checkpoint
     meta = {"config": run.config.to_dict(), "dataset": identity(run), "versions": versions()}
-    return Saver(run.workdir, lambda state: parallel.get_state(state, run.layout), meta, keep=config.keep,
-                 milestone_steps=run.steps(config.milestones) if config.milestones else 0, minutes=config.every_minutes)
+    fetch = functools.partial(parallel.get_state, layout=run.layout)
+    return Saver(run.workdir, fetch, meta, keep=config.keep,
+                 milestone_steps=run.steps(config.milestones) if config.milestones else 0,
+                 minutes=config.every_minutes)
 
 
 def identity(run: Run) -> dict[str, Any]:
     """What must not change about the data while a run goes on."""
-    return {"name": run.dataset.name, "train_examples": len(run.train_part.records), "classes": len(run.dataset.classes)}
+    return {"name": run.dataset.name, "train_examples": len(run.train_part.records),
+            "classes": len(run.dataset.classes)}
 
 
 def write_evaluation(run: Run, judged: Judged) -> None:
@@ -297,8 +307,9 @@ def describe(run: Run, state: TrainState) -> str:
     config, devices = run.config, run.layout.devices
     count = sum(x.size for x in jax.tree.leaves(state.params))
     share = config.global_batch // len(devices)
+    splits = ", ".join(f"{split} {len(part.pool):,}" for split, part in run.judged.items())
+    accumulated = f" in {run.micro_batches} micro-batches" if run.micro_batches > 1 else ""
     return (f"{config.model.name}: {count:,} parameters, {config.model.dtype} compute\n"
-            f"{run.dataset.name}: {len(run.train_part.pool):,} training examples of {len(run.dataset.classes)} classes, "
-            + ", ".join(f"{split} {len(part.pool):,}" for split, part in run.judged.items()) +
-            f"\n{run.total_steps:,} steps of {config.global_batch}: {len(devices)} x {devices[0].device_kind} under {config.parallel}, "
-            f"{share} examples each" + (f" in {run.micro_batches} micro-batches" if run.micro_batches > 1 else ""))
+            f"{run.dataset.name}: {len(run.train_part.pool):,} training examples of {len(run.dataset.classes)} "
+            f"classes, {splits}\n{run.total_steps:,} steps of {config.global_batch}: {len(devices)} x {devices[0].device_kind} "
+            f"under {config.parallel}, {share} examples each{accumulated}")

@@ -27,10 +27,12 @@ class Layout(NamedTuple):
 
     @property
     def mesh(self) -> Mesh:
+        """All devices on the one axis."""
         return Mesh(np.array(self.devices), (AXIS,))
 
     @property
     def local_devices(self) -> list[jax.Device]:
+        """The devices of this host."""
         return [d for d in self.devices if d.process_index == jax.process_index()]
 
 
@@ -56,12 +58,12 @@ def micro_batches(layout: Layout, global_batch: int, max_per_device: int, bn_gro
     if bn_group is None:
         return count
     if size % bn_group and bn_group % size:
-        raise UserError(f"model.bn_group={bn_group} neither divides nor is a multiple of the {size} examples that one of "
-                        f"{devices} devices holds at a time (global_batch={global_batch}, {count} micro-batches)")
+        raise UserError(f"model.bn_group={bn_group} neither divides nor is a multiple of the {size} examples that one "
+                        f"of {devices} devices holds at a time (global_batch={global_batch}, {count} micro-batches)")
     together = size * (len(layout.local_devices) if count > 1 else devices)
     if together % bn_group:
-        raise UserError(f"model.bn_group={bn_group} does not fit the {together} examples that are processed together; raise "
-                        f"max_per_device_batch={max_per_device} or lower bn_group")
+        raise UserError(f"model.bn_group={bn_group} does not fit the {together} examples that are processed together; "
+                        f"raise max_per_device_batch={max_per_device} or lower bn_group")
     return count
 
 

@@ -54,7 +54,8 @@ class Saver:
             self._managers[kind] = checkpoint.open_manager(os.path.join(self._workdir, kind), **self._policy[kind])
         if kind == "checkpoints":
             self._last = time.monotonic()
-        meta = self._meta | {"step": step, "examples_seen": step * self._meta["config"]["global_batch"], "best": list(best)}
+        seen = step * self._meta["config"]["global_batch"]
+        meta = self._meta | {"step": step, "examples_seen": seen, "best": list(best)}
         checkpoint.save(self._managers[kind], step, items_of(self._fetch(state)), meta)
 
     def finish(self) -> None:

@@ -1,0 +1,1 @@
+"""Starting from other weights, and leaving some of them as they are."""

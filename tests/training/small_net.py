@@ -22,7 +22,7 @@ class SmallNet(nn.Module):
     def __call__(self, x, train=False):
         for i, stride in enumerate((2, 1)):
             x = Conv(8, 3, stride, 1, dtype=self.dtype, name=f"conv{i}")(x)
-            norm = BatchNorm(self.bn_group, train, self.bn_momentum, dtype=self.dtype, frozen=self.frozen, name=f"bn{i}")
-            x = nn.relu(norm(x))
+            x = nn.relu(BatchNorm(self.bn_group, train, self.bn_momentum, dtype=self.dtype, frozen=self.frozen,
+                                  name=f"bn{i}")(x))
         x = x.mean((1, 2))
         return dense(self.num_classes, "head", self.dtype, nn.initializers.normal(0.1), nn.initializers.zeros)(x)

@@ -79,7 +79,8 @@ def test_kill_and_terminate_change_nothing(small_config, tmp_path):
     recipe.write_text(RECIPE.format(values=json.dumps(small_config.to_dict())))
 
     def launch(workdir):
-        command = [sys.executable, "-m", "imagenet_jax", "train", f"--config={recipe}", f"--workdir={tmp_path / workdir}"]
+        command = [sys.executable, "-m", "imagenet_jax", "train", f"--config={recipe}",
+                   f"--workdir={tmp_path / workdir}"]
         return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
                                 env=os.environ | {"XLA_FLAGS": ""}, cwd=pathlib.Path(__file__).parents[2])
 
@@ -115,7 +116,8 @@ def test_kill_and_terminate_change_nothing(small_config, tmp_path):
 def test_a_loss_that_is_not_finite_stops_the_run(small_config, tmp_path):
     small_config.schedule.peak = 1e30
     small_config.log_every = "1 steps"
-    with pytest.raises(UserError, match=r"the loss of step [2-6] is not finite[\s\S]*Likely causes[\s\S]*schedule.peak=1e\+30"):
+    message = r"the loss of step [2-6] is not finite[\s\S]*Likely causes[\s\S]*schedule.peak=1e\+30"
+    with pytest.raises(UserError, match=message):
         loop.train(small_config, str(tmp_path / "run"))
     last = checkpoint.latest_step(str(tmp_path / "run/checkpoints"))
     if last is not None:  # what was saved before is finite

@@ -18,8 +18,10 @@ GLOBAL_BATCH, BN_GROUP, STEPS, SIZE = 32, 8, 10, 10
 
 
 def options(dtype):
-    sgd = optimizer.make(lambda step: 0.1, momentum=0.9, nesterov=True, weight_decay=1e-3, decay="kernel$", clip_norm=0.0)
-    return StepOptions(SmallNet(5, BN_GROUP, dtype=dtype), sgd, functools.partial(losses.cross_entropy, label_smoothing=0.1))
+    sgd = optimizer.make(lambda step: 0.1, momentum=0.9, nesterov=True, weight_decay=1e-3, decay="kernel$",
+                         clip_norm=0.0)
+    loss = functools.partial(losses.cross_entropy, label_smoothing=0.1)
+    return StepOptions(SmallNet(5, BN_GROUP, dtype=dtype), sgd, loss)
 
 
 def batches():

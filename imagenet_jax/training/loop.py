@@ -311,5 +311,6 @@ def describe(run: Run, state: TrainState) -> str:
     accumulated = f" in {run.micro_batches} micro-batches" if run.micro_batches > 1 else ""
     return (f"{config.model.name}: {count:,} parameters, {config.model.dtype} compute\n"
             f"{run.dataset.name}: {len(run.train_part.pool):,} training examples of {len(run.dataset.classes)} "
-            f"classes, {splits}\n{run.total_steps:,} steps of {config.global_batch}: {len(devices)} x {devices[0].device_kind} "
-            f"under {config.parallel}, {share} examples each{accumulated}")
+            f"classes, {splits}\n"
+            f"{run.total_steps:,} steps of {config.global_batch}: {len(devices)} x {devices[0].device_kind} under "
+            f"{config.parallel}, {share} examples each{accumulated}")

@@ -99,7 +99,8 @@ def metrics(predictions: Predictions) -> dict[str, float | int]:
     return {
         "top1": correct1 / seen,
         "top5": correct5 / seen,
-        "loss": float(predictions.loss.astype(np.float64).mean()),
+        # To 1e-6: beyond that float32 logits depend on the batch shape XLA compiled for.
+        "loss": round(float(predictions.loss.astype(np.float64).mean()), 6),
         "seen": seen,
         "correct1": correct1,
         "correct5": correct5,

@@ -241,16 +241,16 @@ def means_if_finite(run: Run, pending: list[PyTree], step: int) -> dict[str, flo
     """Means of the metrics of the last steps, of which `step` is the last.
 
     Raises:
-        UserError: a loss is not finite; names the step, the last good checkpoint and the likely causes.
+        UserError: a loss or the state is not finite; names the step, the last good checkpoint, the likely causes.
     """
     sums = jax.tree.map(lambda *x: np.array(x, np.float64), *[parallel.get_state(m, run.layout) for m in pending])
-    finite = np.isfinite(sums["loss"][0])
+    finite = np.isfinite(sums["loss"][0]) & (sums.pop("finite")[0] == 1)
     if not finite.all():
         good = checkpoint.latest_step(os.path.join(run.workdir, "checkpoints"))
         where = f"{run.workdir}/checkpoints/{good}" if good is not None else "none yet"
         raise UserError(
-            f"the loss of step {step - len(finite) + 1 + int(np.argmin(finite))} is not finite. "
-            f"Last good checkpoint: {where}.\n"
+            f"the loss of step {step - len(finite) + 1 + int(np.argmin(finite))}, or the weights after it, is not "
+            f"finite. Last good checkpoint: {where}.\n"
             f"Likely causes: a learning rate too high for the batch (schedule.peak={run.config.schedule.peak}, "
             f"global_batch={run.config.global_batch}), a warm-up too short "
             f"(schedule.warmup={run.config.schedule.warmup!r}), no clipping "

@@ -47,7 +47,8 @@ def train_step(options: StepOptions, state: TrainState, batch: Batch) -> tuple[T
             Gradients and BatchNorm statistics of the K micro-batches are averaged before the one update.
 
     Returns:
-        The new state, and metrics as (sum, count) pairs over the global batch.
+        The new state, and metrics as (sum, count) pairs over the global batch: `loss`, `top1`, and `finite`, (1, 1)
+        unless a parameter or statistic of the new state is not finite.
     """
     trainable, frozen = freeze.split(state.params, options.freeze)
     key = jax.random.fold_in(jax.random.fold_in(jax.random.key(options.seed), state.step), lax.axis_index(AXIS))
@@ -84,6 +85,9 @@ def train_step(options: StepOptions, state: TrainState, batch: Batch) -> tuple[T
     ema = state.ema
     if ema is not None:  # written so that in float32 too the average of a constant is that constant
         ema = jax.tree.map(lambda old, new: old + (1 - options.ema_decay) * (new - old), ema, params)
+    # A finite loss can still take a step to weights that are not: what is saved must be known to be good.
+    finite = jnp.stack([jnp.isfinite(x).all() for x in jax.tree.leaves((params, batch_stats))]).all()
+    metrics["finite"] = (finite.astype(jnp.float32), jnp.ones(()))
     return TrainState(state.step + 1, params, batch_stats, opt_state, ema), metrics
 
 

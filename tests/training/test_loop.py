@@ -116,7 +116,7 @@ def test_kill_and_terminate_change_nothing(small_config, tmp_path):
 def test_a_loss_that_is_not_finite_stops_the_run(small_config, tmp_path):
     small_config.schedule.peak = 1e30
     small_config.log_every = "1 steps"
-    message = r"the loss of step [2-6] is not finite[\s\S]*Likely causes[\s\S]*schedule.peak=1e\+30"
+    message = r"step [1-6], or the weights after it, is not finite[\s\S]*Likely causes[\s\S]*schedule.peak=1e\+30"
     with pytest.raises(UserError, match=message):
         loop.train(small_config, str(tmp_path / "run"))
     last = checkpoint.latest_step(str(tmp_path / "run/checkpoints"))

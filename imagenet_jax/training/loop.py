@@ -19,7 +19,7 @@ from imagenet_jax.data import loader, order
 from imagenet_jax.errors import UserError
 from imagenet_jax.evaluation import exact, report
 from imagenet_jax.training import evaluating, losses, optimizer, parallel, reporting, schedule
-from imagenet_jax.training.saving import Best, Saver, items_of, termination, versions
+from imagenet_jax.training.saving import Best, Saver, items_of, termination
 from imagenet_jax.training.state import TrainState, init_variables, make_state
 from imagenet_jax.training.step import StepOptions, train_step
 from imagenet_jax.transfer import freeze
@@ -280,7 +280,7 @@ def better(best: Best, judged: dict[str, Judged], step: int) -> tuple[Best, bool
 def make_saver(run: Run) -> Saver:
     """Saves into the workdir with what every checkpoint must say of its run."""
     config = run.config.checkpoint
-    meta = {"config": run.config.to_dict(), "dataset": identity(run), "versions": versions()}
+    meta = {"config": run.config.to_dict(), "dataset": identity(run), "versions": dict(reporting.versions())}
     fetch = functools.partial(parallel.get_state, layout=run.layout)
     return Saver(run.workdir, fetch, meta, keep=config.keep,
                  milestone_steps=run.steps(config.milestones) if config.milestones else 0,

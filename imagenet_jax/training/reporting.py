@@ -248,7 +248,7 @@ def write_report(
         "## Config",
         "```json\n" + json.dumps(config, indent=1) + "\n```",
         "## Versions",
-        _table(("package", "version"), _versions()),
+        _table(("package", "version"), versions()),
     ]
     path = os.path.join(workdir, "report.md")
     with open(path, "w", encoding="utf-8") as file:
@@ -272,7 +272,8 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join([text[0], "|" + "|".join("-" * (w + 2) for w in widths) + "|", *text[1:]])
 
 
-def _versions() -> list[tuple[str, str]]:
+def versions() -> list[tuple[str, str]]:
+    """Python and the packages a run depends on, those that are installed."""
     rows = [("python", sys.version.split()[0])]
     for package in _PACKAGES:
         with contextlib.suppress(metadata.PackageNotFoundError):

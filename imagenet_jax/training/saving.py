@@ -1,7 +1,6 @@
 """When and where a run saves itself, and how it notices that it must stop."""
 
 import contextlib
-import importlib.metadata
 import os
 import signal
 import time
@@ -15,7 +14,6 @@ from imagenet_jax import checkpoint
 from imagenet_jax.training.state import TrainState
 
 PyTree = Any
-PACKAGES = ("imagenet_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-cpu", "numpy")
 
 
 class Best(NamedTuple):
@@ -63,15 +61,6 @@ class Saver:
         for manager in self._managers.values():
             checkpoint.finish(manager)
         self._managers = {}
-
-
-def versions() -> dict[str, str]:
-    """Of the packages a checkpoint depends on, those that are installed."""
-    found = {}
-    for package in PACKAGES:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            found[package] = importlib.metadata.version(package)
-    return found
 
 
 @contextlib.contextmanager

@@ -70,10 +70,9 @@ def test_same_parameters_on_any_hardware(mode, devices, accumulate):
 
 def test_the_group_size_matters():
     """Else the test above could not fail: other groups give other parameters."""
-    layout = parallel.make_layout("pmap", jax.devices()[:1])
     x = jnp.asarray(np.random.default_rng(0).normal(size=(GLOBAL_BATCH, 4, 4, 3)), jnp.float32)
     outputs = [BatchNorm(group, True).init_with_output(jax.random.key(0), x)[0] for group in (4, 8)]
-    assert layout.mode == "pmap" and not np.allclose(*outputs, atol=1e-2)
+    assert not np.allclose(*outputs, atol=1e-2)
 
 
 @pytest.mark.parametrize("mode", ["pmap", "shard_map"])

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from absl import flags
 
-from imagenet_jax.data import archives, clean, writer
+from imagenet_jax.data import archives, repair, writer
 from imagenet_jax.errors import UserError
 
 _ARCHIVES = flags.DEFINE_string(
@@ -32,7 +32,7 @@ def main(argv: Sequence[str]) -> None:
     name = _NAME.value or re.sub(r"\W+", "_", Path(_OUT.value).absolute().name.lower())
     read = archives.open_archives if _ARCHIVES.value else archives.open_folders
     source = read(_ARCHIVES.value or _IMAGES.value, name)
-    check = functools.partial(clean.check, decode=_VERIFY.value == "decode")
+    check = functools.partial(repair.check, decode=_VERIFY.value == "decode")
     written = writer.write_dataset(_OUT.value, source, check)
     print(table(written))
     if any(split.quarantined for split in written.values()):

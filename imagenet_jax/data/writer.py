@@ -1,6 +1,6 @@
 """Writes a dataset from a stream of examples: all of it under its name, or nothing.
 
-Sources are read in `archives.py`, judged in `clean.py`; the format is told in `dataset.py`.
+Sources are read in `archives.py`, judged in `repair.py`; the format is told in `dataset.py`.
 """
 
 import contextlib

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from imagenet_jax.data import clean
+from imagenet_jax.data import repair
 from imagenet_jax.data.writer import Checked, Example
 
 
 def _check(image: bytes, file_name: str = "a.JPEG", decode: bool = False) -> Checked:
-    return clean.check(Example(image, 0, file_name), decode)
+    return repair.check(Example(image, 0, file_name), decode)
 
 
 def _png(pixels: np.ndarray, mode: str | None = None) -> bytes:
@@ -101,6 +101,6 @@ def test_boxes_are_ordered_clamped_and_dropped_without_area() -> None:
         ],
         np.float32,
     )
-    tidy = clean.check(Example(ilsvrc.jpeg(0), 0, "a.JPEG", boxes)).example.boxes
+    tidy = repair.check(Example(ilsvrc.jpeg(0), 0, "a.JPEG", boxes)).example.boxes
     np.testing.assert_array_equal(tidy, [[0.25, 0.25, 0.5, 0.75], [0, 0.5, 0.5, 1]])
-    assert clean.tidy_boxes(np.zeros((0, 4), np.float32)).shape == (0, 4)
+    assert repair.tidy_boxes(np.zeros((0, 4), np.float32)).shape == (0, 4)

@@ -1,52 +1,89 @@
 """Turn ImageNet archives or image folders into a dataset to train from."""
 
 import functools
+import os
 import re
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 
-from imagenet_jax.data import archives, repair, writer
 from imagenet_jax.errors import UserError
 
 _ARCHIVES = flags.DEFINE_string(
-    "archives", None, "Directory with the ILSVRC2012 archives as downloaded; they stay packed."
+    "archives", None, "Directory with the archives of ILSVRC2012 or ImageNet-21k as downloaded; they stay packed."
 )
 _IMAGES = flags.DEFINE_string(
-    "images", None, "Directory with root/split/class/*.jpg|jpeg|png; splits train, val, test."
+    "images", None, "Directory with root/split/class/*.jpg|jpeg|png (splits train, val, test), or Tiny ImageNet."
 )
+_TFDS = flags.DEFINE_string("tfds", None, "Directory that `tfds build imagenet2012` made, to convert.")
 _OUT = flags.DEFINE_string("out", None, "Directory to write; must be missing or empty.")
 _NAME = flags.DEFINE_string("name", None, "Name of the dataset; by default made from --out.")
 _VERIFY = flags.DEFINE_enum(
     "verify", "header", ["header", "decode"], "Check each image by its header, or decode it all."
 )
+_CHECKSUM = flags.DEFINE_bool("checksum", True, "Compare official archives with their published checksums.")
+_WORKERS = flags.DEFINE_integer("workers", 0, "Processes; 0 is one for each core. Changes no byte.", lower_bound=0)
+_MAX_QUARANTINED = flags.DEFINE_string(
+    "max_quarantined", "0.1%", "Share of a split, as 0.001 or 0.1%, that may be unusable."
+)
+_MAX_SIDE = flags.DEFINE_integer(
+    "max_side", 0, "Make images smaller whose longer side has more pixels, as 512; 0 keeps them.", lower_bound=0
+)
+_QUALITY = flags.DEFINE_integer("quality", 90, "JPEG quality of these.", lower_bound=1, upper_bound=100)
 
 
 def main(argv: Sequence[str]) -> None:
     """Reads the source named by flags, writes the dataset, prints what it came to."""
     if len(argv) > 1:
         raise UserError(f"prepare takes flags only, not '{argv[1]}'.")
-    if not _OUT.value or bool(_ARCHIVES.value) == bool(_IMAGES.value):
-        raise UserError("prepare needs --out=DIR and one of --archives=DIR or --images=DIR.")
-    name = _NAME.value or re.sub(r"\W+", "_", Path(_OUT.value).absolute().name.lower())
-    read = archives.open_archives if _ARCHIVES.value else archives.open_folders
-    source = read(_ARCHIVES.value or _IMAGES.value, name)
+    if not _OUT.value or sum(map(bool, (_ARCHIVES.value, _IMAGES.value, _TFDS.value))) != 1:
+        raise UserError("prepare needs --out=DIR and one of --archives=DIR, --images=DIR or --tfds=DIR.")
+    allowed = share(_MAX_QUARANTINED.value)
+    from imagenet_jax.data import archives, folders, repair, tfds_source, writer
+
+    start, place = time.monotonic(), writer.make_place(_OUT.value)
+    name = _NAME.value or re.sub(r"\W+", "_", place.target.name.lower())
+    if _ARCHIVES.value:
+        source = archives.open_archives(_ARCHIVES.value, name, place.work, _CHECKSUM.value)
+    else:
+        source = folders.open_folders(_IMAGES.value, name) if _IMAGES.value else tfds_source.open_tfds(
+            _TFDS.value, name)
     check = functools.partial(repair.check, decode=_VERIFY.value == "decode")
-    written = writer.write_dataset(_OUT.value, source, check)
-    print(table(written))
-    if any(split.quarantined for split in written.values()):
+    if _MAX_SIDE.value:
+        source = source._replace(variant=f"max_side={_MAX_SIDE.value}, quality={_QUALITY.value}")
+        check = functools.partial(check, max_side=_MAX_SIDE.value, quality=_QUALITY.value)
+    summaries = writer.write_dataset(_OUT.value, source, check, workers=_WORKERS.value or os.cpu_count(),
+                                     max_quarantined=allowed)
+    print(table(summaries))
+    print(f"{time.monotonic() - start:.1f} s. Look at it: {Path(_OUT.value) / 'report.md'}")
+    if any(split.quarantined for split in summaries.values()):
         print(f"Quarantined images and why: {Path(_OUT.value) / 'quarantine.jsonl'}")
     print(f"Train on it with --config.dataset.dir={_OUT.value}")
 
 
-def table(written: dict[str, writer.Written]) -> str:
-    """The outcome of a run, one line a split."""
-    row = "{:<12}" + "{:>12}" * 8
-    head = "split examples classes boxes dropped repaired quarantined MB seconds"
-    lines = [row.format(*head.split())]
-    for split, w in written.items():
-        counts = (w.examples, w.classes, w.boxes, w.dropped_boxes, w.repaired, w.quarantined)
-        size = (f"{w.bytes / 1e6:,.1f}", f"{w.seconds:.1f}")
-        lines.append(row.format(split, *(f"{count:,}" for count in counts), *size))
+def share(text: str) -> float:
+    """'0.001' or '0.1%' as a number of 0 to 1.
+
+    Raises:
+        UserError: it is neither.
+    """
+    try:
+        value = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+    except ValueError:
+        value = -1
+    if not 0 <= value <= 1:
+        raise UserError(f"--max_quarantined={text}: give a share of the images, as 0.001 or 0.1%.")
+    return value
+
+
+def table(summaries: Mapping[str, Any]) -> str:
+    """The outcome of a run, a Summary of each split, one line each."""
+    row = "{:<12}" + "{:>12}" * 7
+    lines = [row.format(*"split examples classes boxes dropped repaired quarantined MB".split())]
+    for split, s in summaries.items():
+        counts = (s.examples, len(s.labels), s.boxes, s.dropped_boxes, len(s.repaired), len(s.quarantined))
+        lines.append(row.format(split, *(f"{count:,}" for count in counts), f"{s.bytes / 1e6:,.1f}"))
     return "\n".join(lines)

@@ -6,6 +6,7 @@ A dataset directory holds
     dataset_info.json features.json label.labels.txt      TFDS's own files (builder_from_directory)
     imagenet_jax.json                        what this package reads: format, classes, shard lengths
     quarantine.jsonl repairs.jsonl           {"split", "file_name", "reason"}, one image a line
+    report.md *.png                          the card
 
 A record has the features of TFDS's imagenet2012 plus boxes: `image` (a JPEG, or a PNG as
 it came), `label` (int64), `file_name` (bytes) and `boxes` (floats, [M, 4] flattened).
@@ -14,10 +15,10 @@ it came), `label` (int64), `file_name` (bytes) and `boxes` (floats, [M, 4] flatt
 import json
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from etils import epath
 
 from imagenet_jax.errors import UserError
 
@@ -27,13 +28,14 @@ SHARD_TEMPLATE = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_INDEX}"
 
 
 class Dataset(NamedTuple):
-    """A prepared dataset. splits: number of examples of each."""
+    """A prepared dataset. splits: number of examples of each. variant: "original", or what was done to all images."""
 
     directory: str
     name: str
     classes: tuple[str, ...]
     class_names: tuple[str, ...]
     splits: dict[str, int]
+    variant: str = "original"
 
 
 class Records:
@@ -71,13 +73,14 @@ def open_dataset(directory: str | os.PathLike[str]) -> Dataset:
     Raises:
         UserError: the directory is missing, is no prepared dataset, or is of a newer format.
     """
-    index = _read_index(Path(directory))
+    index = _read_index(epath.Path(directory))
     return Dataset(
         directory=os.fspath(directory),
         name=index["name"],
         classes=tuple(index["classes"]),
         class_names=tuple(index["class_names"]),
         splits={split: entry["examples"] for split, entry in index["splits"].items()},
+        variant=index.get("variant", "original"),
     )
 
 
@@ -90,7 +93,7 @@ def open_split(dataset: Dataset, split: str) -> Records:
     if split not in dataset.splits:
         known = ", ".join(f"'{name}'" for name in dataset.splits)
         raise UserError(f"{dataset.directory} has no split '{split}'; it has {known}.")
-    directory = Path(dataset.directory)
+    directory = epath.Path(dataset.directory)
     lengths = _read_index(directory)["splits"][split]["shard_lengths"]
     paths = [directory / shard_name(dataset.name, split, i) for i in range(len(lengths))]
     missing = [path.name for path in paths if not path.is_file()]
@@ -107,7 +110,7 @@ def shard_name(name: str, split: str, shard: int) -> str:
     return f"{name}-{split}.array_record-{shard:05d}"
 
 
-def _read_index(directory: Path) -> dict[str, Any]:
+def _read_index(directory: epath.Path) -> dict[str, Any]:
     path = directory / INDEX
     if not path.is_file():
         what = "is not a prepared dataset" if directory.is_dir() else "does not exist"

@@ -9,12 +9,15 @@ import io
 import numpy as np
 from PIL import Image
 
-from imagenet_jax.data.writer import Checked, Example
+from imagenet_jax.data.source import Checked, Example
 
-_QUALITY = 95
+MAX_PIXELS = Image.MAX_IMAGE_PIXELS  # where Pillow suspects a trap: 89 million, 270 MB when decoded
+_QUALITY = 95  # of odd images kept at their size
+# Formats that images travel in; Pillow knows others, and runs programs for some of them.
+_FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM")
 
 
-def check(example: Example, decode: bool = False) -> Checked:
+def check(example: Example, decode: bool = False, max_side: int = 0, quality: int = 90) -> Checked:
     """Judges one example; mends what a plain RGB or grey decoder would stumble over.
 
     A sound JPEG, or a PNG that says so in its name, of one or three 8-bit channels keeps its
@@ -24,14 +27,27 @@ def check(example: Example, decode: bool = False) -> Checked:
     Args:
         example: the image as it came.
         decode: decode every pixel; otherwise headers, and that the image reaches its end.
+        max_side: make images whose longer side has more pixels smaller, and JPEGs of them; 0 leaves sizes alone.
+        quality: of these JPEGs (Pillow's scale, chroma at half resolution).
     """
     try:
-        image, reason = _mend(example.image, example.file_name, decode)
+        with Image.open(io.BytesIO(example.image), formats=_FORMATS) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise ValueError(f"{image.width} x {image.height} px: the header is damaged, or it is a trap")
+            odd = _oddity(image, example)
+            if max_side and max(image.size) > max_side:
+                data, size = _shrunk(image, max_side, quality)
+            elif odd:
+                data, size = _as_jpeg(_rgb(image), _QUALITY, subsampling=0), image.size
+            else:
+                data, size = example.image, image.size
+                if decode:
+                    image.load()
     except MemoryError:
         raise
     except Exception as error:  # Pillow's decoders raise a dozen kinds over damaged files
         return Checked(None, _why(error))
-    return Checked(example._replace(image=image, boxes=tidy_boxes(example.boxes)), reason)
+    return Checked(example._replace(image=data, boxes=tidy_boxes(example.boxes)), odd, size)
 
 
 def tidy_boxes(boxes: np.ndarray) -> np.ndarray:
@@ -41,28 +57,38 @@ def tidy_boxes(boxes: np.ndarray) -> np.ndarray:
     return corners[(corners[:, 1] > corners[:, 0]).all(axis=1)].reshape(-1, 4).astype(np.float32)
 
 
-def _mend(data: bytes, file_name: str, decode: bool) -> tuple[bytes, str]:
-    stream = io.BytesIO(data)
-    with Image.open(stream) as image:
-        named = image.format == "JPEG" or file_name.lower().endswith(f".{image.format}".lower())
-        if image.format in ("JPEG", "PNG") and image.mode in ("RGB", "L") and named:
-            # Inside a scan 0xFF is always stuffed, so this marker can only be the end; looked
-            # for after the header because a thumbnail in there has an end of its own.
-            end, start = (b"\xff\xd9", stream.tell()) if image.format == "JPEG" else (b"IEND", 0)
-            if data.rfind(end, start) < 0:
-                raise ValueError("truncated: the end of the image is missing")
-            if decode:
-                image.load()
-            return data, ""
-        return _as_jpeg(image), f"{image.format} of mode {image.mode} re-encoded as RGB JPEG"
+def _oddity(image: Image.Image, example: Example) -> str:
+    """Why the bytes cannot stay as they are, or nothing; raises ValueError where the end is missing."""
+    kind = "JPEG" if image.format == "MPO" else image.format  # a JPEG with a second picture behind it
+    named = kind == "JPEG" or example.file_name.lower().endswith(f".{kind}".lower())
+    if kind not in ("JPEG", "PNG") or image.mode not in ("RGB", "L") or not named:
+        return f"{image.format} of mode {image.mode} re-encoded as RGB JPEG"
+    # Inside a scan 0xFF is always stuffed, so this marker can only be the end; looked
+    # for after the header because a thumbnail in there has an end of its own.
+    end, start = (b"\xff\xd9", image.fp.tell()) if kind == "JPEG" else (b"IEND", 0)
+    if example.image.rfind(end, start) < 0:
+        raise ValueError("truncated: the end of the image is missing")
+    return ""
 
 
-def _as_jpeg(image: Image.Image) -> bytes:
+def _shrunk(image: Image.Image, max_side: int, quality: int) -> tuple[bytes, tuple[int, int]]:
+    if image.mode not in ("RGB", "L"):
+        image = _rgb(image)
+    # The gap lets libjpeg decode at 1/2, 1/4 or 1/8 while at least twice the size is left for the filter.
+    image.thumbnail((max_side, max_side), Image.Resampling.LANCZOS, reducing_gap=2.0)
+    return _as_jpeg(image, quality), image.size
+
+
+def _as_jpeg(image: Image.Image, quality: int, **options: int) -> bytes:
+    encoded = io.BytesIO()
+    image.save(encoded, "JPEG", quality=quality, icc_profile=None, exif=b"", comment=b"", **options)
+    return encoded.getvalue()
+
+
+def _rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I"):  # Pillow would clip 16 bits, not scale them
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    encoded = io.BytesIO()
-    image.convert("RGB").save(encoded, "JPEG", quality=_QUALITY, subsampling=0)
-    return encoded.getvalue()
+    return image.convert("RGB")
 
 
 def _why(error: Exception) -> str:

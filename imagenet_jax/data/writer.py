@@ -1,292 +1,354 @@
-"""Writes a dataset from a stream of examples: all of it under its name, or nothing.
+"""Writes a dataset from a source: all of it under its name, or nothing; interrupted, it goes on where it was.
 
-Sources are read in `archives.py`, judged in `repair.py`; the format is told in `dataset.py`.
+Sources come from `archives.py` and its neighbours, images are judged in `repair.py`, one shard is written in
+`shard.py`; the format is told in `dataset.py`. While it is being made, a dataset lies in
+
+    OUT.incomplete/dataset/     what will be OUT
+    OUT.incomplete/work/        a sidecar for each finished shard, bytes of archives that cannot be sought in
+
+Shards are cut from the order and the sizes in the source alone, so any number of workers leaves the same bytes.
 """
 
 import contextlib
+import fcntl
+import functools
+import hashlib
 import json
+import multiprocessing
 import os
 import re
 import shutil
+import signal
 import sys
+import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, as_completed, wait
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
+import PIL
 from tqdm import tqdm
 
+from imagenet_jax.data import card
 from imagenet_jax.data.dataset import FORMAT, INDEX, SHARD_TEMPLATE, shard_name
+from imagenet_jax.data.shard import Chunk, Summary, is_done, merge, read_summary, write_chunk
+from imagenet_jax.data.source import Checked, Example, Reference, Source
 from imagenet_jax.errors import UserError
 
-# 560 shards for ImageNet: below the usual limit of 1,024 open files when all are open.
-SHARD_BYTES = 256 * 2**20
+# 560 shards for ImageNet; a worker that is killed loses at most one of them.
+SHARD_BYTES = (4 * 2**20, 256 * 2**20)
+_SHARDS = 64  # of a small split, so that many workers have something to do
+_SHARD_EXAMPLES = 2**16
 _LOG_SECONDS = 30.0
 
 
-class Example(NamedTuple):
-    """One labelled image.
+class Place(NamedTuple):
+    """Where a dataset is made: its final place, and what becomes it."""
 
-    image: the encoded file. label: index into the dataset's classes.
-    boxes: float32 [M, 4], (ymin, xmin, ymax, xmax) as shares of height and width.
-    """
-
-    image: bytes
-    label: int
-    file_name: str
-    boxes: np.ndarray = np.zeros((0, 4), np.float32)
-
-
-class Checked(NamedTuple):
-    """What became of one example: kept (no reason), repaired (both) or refused (no example)."""
-
-    example: Example | None
-    reason: str = ""
-
-
-class Source(NamedTuple):
-    """Where examples come from. splits are written in the order given; totals only serve the bar.
-
-    classes: names that sort into label order. class_names: the same for people.
-    """
-
-    name: str
-    classes: tuple[str, ...]
-    class_names: tuple[str, ...]
-    splits: Mapping[str, Iterable[Example]]
-    totals: Mapping[str, int] = {}
-    origin: str = ""
-
-
-class Written(NamedTuple):
-    """What one split came to; bytes are of serialized records, seconds of wall time."""
-
-    shard_lengths: tuple[int, ...]
-    classes: int
-    boxes: int
-    dropped_boxes: int
-    repaired: int
-    quarantined: int
-    bytes: int
-    seconds: float
-
-    @property
-    def examples(self) -> int:
-        """Examples in the split."""
-        return sum(self.shard_lengths)
+    target: Path
+    dataset: Path
+    work: Path
 
 
 def write_dataset(
     directory: str | os.PathLike[str],
     source: Source,
     check: Callable[[Example], Checked] = Checked,
-    shard_bytes: int = SHARD_BYTES,
-) -> dict[str, Written]:
+    shard_bytes: int = 0,
+    workers: int = 1,
+    max_quarantined: float = 1.0,
+) -> dict[str, Summary]:
     """Writes a dataset, all or nothing: it takes its name only when it is complete.
 
-    Until then it lies in `DIRECTORY.incomplete`, which is removed when anything goes wrong and
-    replaced by the next attempt if the process was killed.
+    Until then it lies in `DIRECTORY.incomplete`, which stays when anything goes wrong; called again, finished
+    shards whose sources and options are the same are not redone.
 
     Args:
         directory: where the dataset will be; must be missing or empty.
         source: the examples; records keep their order.
-        check: judges, and may mend, one example; a pure function, applied in order.
-        shard_bytes: a shard is closed once it holds this many bytes.
+        check: judges, and may mend, one example; a pure function that can be pickled.
+        shard_bytes: a shard is closed once its images had this many bytes; 0 chooses by the size of the split.
+        workers: processes; 1 does all the work in this one.
+        max_quarantined: the share of a split that may be refused.
 
     Raises:
-        UserError: the place is taken, the name is unusable, the disk is full, a split has no
-            readable image, or a class has none to train on.
+        UserError: the place is taken, the name is unusable, the disk is full, too many images of a split were
+            refused, it has none, or a class has none to train on; a worker was killed.
+    """
+    place = make_place(directory)
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", source.name):
+        raise UserError(f"'{source.name}' cannot name a dataset: use a-z, 0-9 and _, a letter first (--name).")
+    try:
+        with _claimed(place):
+            counts = _write_shards(place, source, check, shard_bytes, workers)
+            summaries = {split: merge(map(read_summary, _sidecars(place, split, count)))
+                         for split, count in counts.items()}
+            _judge(source, summaries, max_quarantined, place)
+            _close_gaps(place, source, counts)
+            for path in place.dataset.iterdir():
+                if path.name not in _shards(source.name, summaries):
+                    path.unlink()  # of an earlier attempt under another name or with other sources
+            _write_lists(place.dataset, summaries)
+            _write_index(place.dataset, source, summaries)
+            _write_tfds_metadata(place.dataset, source, summaries)
+            card.write_card(place.dataset, source, summaries)
+            os.replace(place.dataset, place.target)
+            shutil.rmtree(place.work.parent)
+    except OSError as error:
+        raise UserError(f"Cannot write {place.target}: {error.strerror or error}. What is done stays in "
+                        f"{place.work.parent}: make room and run the same command again, it goes on.") from error
+    except BrokenProcessPool as error:
+        raise UserError("A worker process was killed, most likely for want of memory. Run the same command again, "
+                        f"it goes on; perhaps with fewer --workers than {workers}.") from error
+    return summaries
+
+
+def make_place(directory: str | os.PathLike[str]) -> Place:
+    """Where the dataset `directory` is made; leftovers beside a finished one are removed.
+
+    Raises:
+        UserError: the place is taken.
     """
     target = Path(directory).absolute()
-    _refuse_taken(target)
-    if not re.fullmatch(r"[a-z][a-z0-9_]*", source.name):
-        raise UserError(
-            f"'{source.name}' cannot name a dataset: use a-z, 0-9 and _, a letter first (--name)."
-        )
     partial = target.with_name(target.name + ".incomplete")
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
-        partial.mkdir(parents=True)
-        for name in ("quarantine.jsonl", "repairs.jsonl"):
-            (partial / name).touch()
-        written = {
-            split: _write_split(partial, source, split, check, shard_bytes)
-            for split in source.splits
-        }
-        _write_index(partial, source, written)
-        _write_tfds_metadata(partial, source, written)
-        os.replace(partial, target)
-    except OSError as error:
-        raise UserError(
-            f"Cannot write {target}: {error.strerror or error}. Nothing was left there; "
-            "make room or choose another place."
-        ) from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    return written
-
-
-def _refuse_taken(target: Path) -> None:
     if (target / INDEX).exists():
-        raise UserError(
-            f"{target} already holds a dataset. Use it as it is, or remove it, or choose another "
-            "place; it was not touched."
-        )
+        shutil.rmtree(partial, ignore_errors=True)
+        raise UserError(f"{target} already holds a dataset. Use it as it is, or remove it, or choose another "
+                        "place; it was not touched.")
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise UserError(f"{target} exists and is not an empty directory. Choose another place.")
-
-
-def _write_split(
-    directory: Path,
-    source: Source,
-    split: str,
-    check: Callable[[Example], Checked],
-    shard_bytes: int,
-) -> Written:
-    labels, sums, start = Counter(), Counter(), time.monotonic()
-
-    def records() -> Iterator[bytes]:
-        for example in _progress(source.splits[split], split, source.totals.get(split)):
-            kept, reason = check(example)
-            if reason:
-                fate = "repairs" if kept else "quarantine"
-                line = {"split": split, "file_name": example.file_name, "reason": reason}
-                with open(directory / f"{fate}.jsonl", "a") as log:
-                    log.write(json.dumps(line) + "\n")
-                sums[fate] += 1
-            if kept is None:
-                continue
-            record = _serialize(kept)
-            labels[kept.label] += 1
-            sums["bytes"] += len(record)
-            sums["boxes"] += len(kept.boxes)
-            sums["dropped"] += len(example.boxes) - len(kept.boxes)
-            yield record
-
-    lengths = _write_shards(directory, source.name, split, records(), shard_bytes)
-    empty = [name for label, name in enumerate(source.classes) if not labels[label]]
-    if not lengths or (split == "train" and empty):
-        whose = f"class {empty[0]}" if lengths else "any class"
-        raise UserError(
-            f"The '{split}' split has no readable image of {whose}; {sums['quarantine']} images "
-            f"were refused. Nothing was written. Source: {source.origin}"
-        )
-    return Written(
-        shard_lengths=tuple(lengths),
-        classes=len(labels),
-        boxes=sums["boxes"],
-        dropped_boxes=sums["dropped"],
-        repaired=sums["repairs"],
-        quarantined=sums["quarantine"],
-        bytes=sums["bytes"],
-        seconds=time.monotonic() - start,
-    )
-
-
-def _write_shards(
-    directory: Path, name: str, split: str, records: Iterable[bytes], shard_bytes: int
-) -> list[int]:
-    """Writes records into shards of about `shard_bytes`; returns the number in each."""
-    from array_record.python.array_record_module import ArrayRecordWriter
-
-    lengths, size, writer = [], 0, None
-    for record in records:
-        with _disk_errors():
-            if writer is None:
-                path = directory / shard_name(name, split, len(lengths))
-                # Images are compressed already: zstd would cost time and gain nothing.
-                writer, size = ArrayRecordWriter(str(path), "group_size:1,uncompressed"), 0
-                lengths.append(0)
-            writer.write(record)
-            lengths[-1] += 1
-            size += len(record)
-            if size >= shard_bytes:
-                writer.close()
-                writer = None
-    with _disk_errors():
-        if writer is not None:
-            writer.close()
-    return lengths
+    return Place(target, partial / "dataset", partial / "work")
 
 
 @contextlib.contextmanager
-def _disk_errors() -> Iterator[None]:
-    """ArrayRecord tells a full disk by RuntimeError."""
-    try:
+def _claimed(place: Place) -> Iterator[None]:
+    """Makes the directories and keeps a second run out of them."""
+    place.dataset.mkdir(parents=True, exist_ok=True)
+    place.work.mkdir(exist_ok=True)
+    with open(place.work / "lock", "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UserError(f"Another process is writing {place.target}; let it finish or end it.") from error
+        for pattern in ("*.tmp", "*.spool"):  # of a run that was killed
+            for path in place.work.glob(pattern):
+                path.unlink()
         yield
-    except RuntimeError as error:
-        raise OSError(str(error)) from error
 
 
-def _serialize(example: Example) -> bytes:
-    # TFDS's own copy of the protos: the same wire format, without importing TensorFlow.
-    from tensorflow_datasets.proto import tf_example_pb2, tf_feature_pb2
+def _write_shards(place: Place, source: Source, check: Callable[[Example], Checked], shard_bytes: int,
+                  workers: int) -> dict[str, int]:
+    """Sees to it that every shard is there; returns the number of chunks of each split."""
+    salt = repr((FORMAT, PIL.__version__, _described(check)))
+    counts = dict.fromkeys(source.splits, 0)
+    total = sum(source.totals.values()) or None
+    with tqdm(total=total, desc="prepare", unit=" images", unit_scale=True, disable=None) as bar:
+        tell = _teller(bar)
 
-    feature, bytes_list = tf_feature_pb2.Feature, tf_feature_pb2.BytesList
-    int64_list, float_list = tf_feature_pb2.Int64List, tf_feature_pb2.FloatList
-    features = {
-        "image": feature(bytes_list=bytes_list(value=[example.image])),
-        "label": feature(int64_list=int64_list(value=[example.label])),
-        "file_name": feature(bytes_list=bytes_list(value=[example.file_name.encode()])),
-        "boxes": feature(float_list=float_list(value=example.boxes.ravel())),
-    }
-    proto = tf_example_pb2.Example(features=tf_feature_pb2.Features(feature=features))
-    return proto.SerializeToString(deterministic=True)
+        def open_chunks() -> Iterator[Chunk]:
+            for split, items in source.splits.items():
+                limit = shard_bytes or min(max(source.sizes.get(split, 2**60) // _SHARDS, SHARD_BYTES[0]),
+                                           SHARD_BYTES[1])
+                for group in _groups(items, limit):
+                    chunk = _chunk(place, source.name, (split, counts[split]), group, (check, salt))
+                    counts[split] += 1
+                    if is_done(chunk):
+                        tell(len(group))
+                    else:
+                        yield _spooled(chunk, group)
+
+        for done in _work(open_chunks(), workers):
+            tell(done)
+    return counts
 
 
-def _progress(examples: Iterable[Example], split: str, total: int | None) -> Iterator[Example]:
-    """Passes examples on under a bar; in a log file under a plain line now and then."""
-    told = time.monotonic()
-    for done, example in enumerate(tqdm(examples, split, total, unit=" images", disable=None)):
-        if not sys.stderr.isatty() and time.monotonic() - told > _LOG_SECONDS:
-            told = time.monotonic()
-            print(f"{split}: {done:,} of {total or '?':,} images", flush=True)
-        yield example
+def _groups(items: Iterable[Example | Reference], limit: int) -> Iterator[list[Example | Reference]]:
+    group, size = [], 0
+    for item in items:
+        group.append(item)
+        size += len(item.image) if isinstance(item, Example) else item.size
+        if size >= limit or len(group) >= _SHARD_EXAMPLES:
+            yield group
+            group, size = [], 0
+    if group:
+        yield group
 
 
-def _write_index(directory: Path, source: Source, written: Mapping[str, Written]) -> None:
+def _chunk(place: Place, name: str, key: tuple[str, int], group: list[Example | Reference],
+           judge: tuple[Callable[[Example], Checked], str]) -> Chunk:
+    """The chunk of a group, known by a digest of all that decides what its shard will hold."""
+    check, salt = judge
+    digest = hashlib.blake2b(salt.encode(), digest_size=16)
+    for item in group:
+        if isinstance(item, Example):
+            image = hashlib.blake2b(item.image).hexdigest()
+        else:
+            image = (_stamp(item.path), item.offset, item.size, item.fault)
+        digest.update(repr((image, item.label, item.file_name)).encode())
+        digest.update(item.boxes.tobytes())
+    sidecar = place.work / f"{key[0]}-{key[1]:05d}.json"
+    return Chunk(place.dataset / shard_name(name, *key), sidecar, group, digest.hexdigest(), check)
+
+
+@functools.lru_cache(maxsize=16)
+def _stamp(path: str) -> tuple[str, int, int]:
+    """What changes when a source file does; its folder may be another one."""
+    if not path:
+        return "", 0, 0
+    stat = os.stat(path)
+    return os.path.basename(path), stat.st_size, stat.st_mtime_ns
+
+
+def _spooled(chunk: Chunk, group: list[Example | Reference]) -> Chunk:
+    """Puts bytes that stream by into a file of the chunk's own, so that a worker finds them by reference too."""
+    if not any(isinstance(item, Example) for item in group):
+        return chunk
+    spool, references = chunk.sidecar.with_suffix(".spool"), []
+    with open(spool, "wb") as file:
+        for item in group:
+            if isinstance(item, Example):
+                item = Reference(str(spool), file.tell(), file.write(item.image), *item[1:])
+            references.append(item)
+    return chunk._replace(references=references, spool=spool)
+
+
+def _work(chunks: Iterator[Chunk], workers: int) -> Iterator[int]:
+    """Deals with chunks, few of them in flight at a time; yields how many images each was."""
+    if workers <= 1:
+        yield from map(write_chunk, chunks)
+        return
+    context = multiprocessing.get_context("spawn")
+    pool, pending = ProcessPoolExecutor(workers, context, initializer=_follow_parent), set()
+    try:
+        for chunk in chunks:
+            pending.add(pool.submit(write_chunk, chunk))
+            if len(pending) > workers:  # one waits, so that nobody else has to
+                done, pending = wait(pending, return_when=FIRST_COMPLETED)
+                yield from (future.result() for future in done)
+        yield from (future.result() for future in as_completed(pending))
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _follow_parent() -> None:
+    """Ctrl-C is the parent's to handle; a worker whose parent was killed ends too."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def follow() -> None:
+        multiprocessing.parent_process().join()
+        os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()
+
+
+def _judge(source: Source, summaries: Mapping[str, Summary], max_quarantined: float, place: Place) -> None:
+    for split, summary in summaries.items():
+        empty = [name for label, name in enumerate(source.classes) if not summary.labels.get(label)]
+        refused = summary.quarantined
+        if not summary.examples or (split == "train" and empty):
+            whose = f"class {empty[0]}" if summary.examples else "any class"
+            raise UserError(f"The '{split}' split has no readable image of {whose}; {len(refused)} images were "
+                            f"refused. Source: {source.origin}. Mend it and run the same command again, it goes on.")
+        share = len(refused) / (summary.examples + len(refused))
+        if share > max_quarantined:
+            few = "; ".join(f"{name}: {reason}" for name, reason in refused[:3])
+            raise UserError(
+                f"{len(refused):,} images of '{split}' cannot be used, {share:.2%} where --max_quarantined allows "
+                f"{max_quarantined:.2%}. The first: {few}. Look into the source; or accept it with "
+                f"--max_quarantined={_rounded_up(share)}: {place.work.parent} is kept, nothing is redone.")
+
+
+def _rounded_up(share: float) -> str:
+    """The share with two digits, and not less than it."""
+    return f"{min(share * 1.1, 1.0):.2g}"
+
+
+def _close_gaps(place: Place, source: Source, counts: Mapping[str, int]) -> None:
+    """Numbers the shards from 0 where a chunk left none."""
+    for split, count in counts.items():
+        full = [i for i, path in enumerate(_sidecars(place, split, count)) if read_summary(path).examples]
+        moved = [(new, old) for new, old in enumerate(full) if new != old]
+        for _, old in moved:  # a shard without its sidecar is made again, should this be interrupted
+            _sidecars(place, split, count)[old].unlink()
+        for new, old in moved:
+            os.replace(place.dataset / shard_name(source.name, split, old),
+                       place.dataset / shard_name(source.name, split, new))
+
+
+def _sidecars(place: Place, split: str, count: int) -> list[Path]:
+    return [place.work / f"{split}-{i:05d}.json" for i in range(count)]
+
+
+def _shards(name: str, summaries: Mapping[str, Summary]) -> set[str]:
+    return {shard_name(name, split, i) for split, summary in summaries.items() for i in range(len(summary.shards))}
+
+
+def _teller(bar: tqdm) -> Callable[[int], None]:
+    """Moves the bar; in a log file a plain line now and then."""
+    state = {"done": 0, "told": time.monotonic()}
+
+    def tell(images: int) -> None:
+        bar.update(images)
+        state["done"] += images
+        if not sys.stderr.isatty() and time.monotonic() - state["told"] > _LOG_SECONDS:
+            state["told"] = time.monotonic()
+            print(f"{state['done']:,} of {bar.total or '?':,} images", flush=True)
+
+    return tell
+
+
+def _described(check: Callable[[Example], Checked]) -> tuple[str, str]:
+    """What tells one check and its options from another."""
+    function = getattr(check, "func", check)
+    return function.__qualname__, repr(sorted(getattr(check, "keywords", {}).items()))
+
+
+def _write_lists(directory: Path, summaries: Mapping[str, Summary]) -> None:
+    for name in ("quarantined", "repaired"):
+        lines = [json.dumps({"split": split, "file_name": file_name, "reason": reason}) + "\n"
+                 for split, summary in summaries.items() for file_name, reason in getattr(summary, name)]
+        file = {"quarantined": "quarantine.jsonl", "repaired": "repairs.jsonl"}[name]
+        (directory / file).write_text("".join(lines))
+
+
+def _write_index(directory: Path, source: Source, summaries: Mapping[str, Summary]) -> None:
     index = {
         "format": FORMAT,
         "name": source.name,
+        "variant": source.variant,
         "source": source.origin,
         "splits": {
-            split: {
-                "examples": entry.examples,
-                "bytes": entry.bytes,
-                "shard_lengths": entry.shard_lengths,
-            }
-            for split, entry in written.items()
+            split: {"examples": summary.examples, "bytes": summary.bytes, "shard_lengths": summary.shards}
+            for split, summary in summaries.items()
         },
         "classes": source.classes,
         "class_names": source.class_names,
-        "quarantined": sum(entry.quarantined for entry in written.values()),
-        "repaired": sum(entry.repaired for entry in written.values()),
-        "dropped_boxes": sum(entry.dropped_boxes for entry in written.values()),
+        "quarantined": sum(len(summary.quarantined) for summary in summaries.values()),
+        "repaired": sum(len(summary.repaired) for summary in summaries.values()),
+        "dropped_boxes": sum(summary.dropped_boxes for summary in summaries.values()),
     }
     (directory / INDEX).write_text(json.dumps(index, indent=1) + "\n")
 
 
-def _write_tfds_metadata(directory: Path, source: Source, written: Mapping[str, Written]) -> None:
+def _write_tfds_metadata(directory: Path, source: Source, summaries: Mapping[str, Summary]) -> None:
     """dataset_info.json, features.json, label.labels.txt: what builder_from_directory reads."""
     import tensorflow_datasets as tfds
 
-    features = tfds.features.FeaturesDict(
-        {
-            "image": tfds.features.Image(shape=(None, None, 3), encoding_format="jpeg"),
-            "label": tfds.features.ClassLabel(names=source.classes),
-            "file_name": tfds.features.Text(),
-            "boxes": tfds.features.Sequence(tfds.features.BBoxFeature()),
-        }
-    )
+    features = tfds.features.FeaturesDict({
+        "image": tfds.features.Image(shape=(None, None, 3), encoding_format="jpeg"),
+        "label": tfds.features.ClassLabel(names=source.classes),
+        "file_name": tfds.features.Text(),
+        "boxes": tfds.features.Sequence(tfds.features.BBoxFeature()),
+    })
     template = tfds.core.ShardedFileTemplate(data_dir=directory, template=SHARD_TEMPLATE)
     tfds.folder_dataset.write_metadata(
         data_dir=directory,
         features=features,
         split_infos=[
-            tfds.core.SplitInfo(split, list(entry.shard_lengths), entry.bytes, template)
-            for split, entry in written.items()
+            tfds.core.SplitInfo(split, list(summary.shards), summary.bytes, template)
+            for split, summary in summaries.items()
         ],
         filename_template=SHARD_TEMPLATE,
         check_data=False,

@@ -1,0 +1,116 @@
+"""The card of a dataset: report.md and pictures that show what was prepared."""
+
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from PIL import Image
+
+from imagenet_jax.data import dataset as dataset_lib
+from imagenet_jax.data.shard import Summary
+from imagenet_jax.data.source import Source
+
+_ROWS = 40  # classes of the grid of samples, evenly chosen where there are more
+_COLUMNS = 8
+_TILE = 96  # px
+_NO_DATE = {"metadata": {"Software": None}}  # the same dataset gives the same bytes
+
+
+def write_card(directory: Path, source: Source, summaries: Mapping[str, Summary]) -> None:
+    """Writes report.md, classes.png, sizes.png and SPLIT_samples.png beside the finished shards."""
+    _draw_classes(directory / "classes.png", source, summaries)
+    _draw_sizes(directory / "sizes.png", summaries)
+    for split, summary in summaries.items():
+        records = dataset_lib.open_split(dataset_lib.open_dataset(directory), split)
+        _draw_samples(directory / f"{split}_samples.png", source, summary, records)
+    (directory / "report.md").write_text("\n".join(_report(source, summaries)) + "\n")
+
+
+def _report(source: Source, summaries: Mapping[str, Summary]) -> list[str]:
+    rows = []
+    for split, s in summaries.items():
+        counts = [s.labels.get(label, 0) for label in range(len(source.classes))]
+        rows.append((split, s.examples, sum(map(bool, counts)), f"{min(counts):,} to {max(counts):,}", s.boxes,
+                     s.dropped_boxes, len(s.repaired), len(s.quarantined), len(s.shards), f"{s.bytes / 1e6:,.1f}"))
+    head = ("split", "examples", "classes", "per class", "boxes", "boxes dropped", "repaired", "quarantined", "shards",
+            "MB")
+    lines = [f"# {source.name}", "", f"From {source.origin or 'memory'}. Variant: {source.variant}.", ""]
+    lines += _table(head, rows)
+    lines += ["", "![images of each class](classes.png)", "", "![image sizes](sizes.png)"]
+    for split, summary in summaries.items():
+        chosen = " (evenly chosen classes)" if len(summary.samples) > _ROWS else ""
+        lines += ["", f"## Samples of {split}{chosen}", "", f"![samples of {split} with boxes]({split}_samples.png)"]
+    for title, name in (("Repaired", "repaired"), ("Quarantined", "quarantined")):
+        found = [(split, *line) for split, summary in summaries.items() for line in getattr(summary, name)]
+        lines += ["", f"## {title}: {len(found):,}", ""]
+        lines += _table(("split", "file", "reason"), found) if found else ["None."]
+    return lines
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> list[str]:
+    cells = [[f"{cell:,}" if isinstance(cell, int) else str(cell).replace("|", "/") for cell in row] for row in rows]
+    lines = [list(head), ["---"] * len(head), *cells]
+    return ["| " + " | ".join(" ".join(cell.split()) for cell in line) + " |" for line in lines]
+
+
+def _draw_classes(path: Path, source: Source, summaries: Mapping[str, Summary]) -> None:
+    """How many images each class has, classes by label; above it the distribution of these counts."""
+    figure = Figure(figsize=(10, 2.6 * len(summaries)), dpi=100, layout="constrained")
+    for axes, (split, summary) in zip(figure.subplots(len(summaries), 1, squeeze=False)[:, 0], summaries.items(),
+                                      strict=True):
+        counts = np.array([summary.labels.get(label, 0) for label in range(len(source.classes))])
+        axes.fill_between(np.arange(len(counts) + 1) - 0.5, np.append(counts, counts[-1]), step="post", alpha=0.7)
+        axes.set(title=f"{split}: {counts.sum():,} images, median {np.median(counts):,.0f} a class",
+                 xlabel="label", ylabel="images", ylim=(0, None), xlim=(-0.5, len(counts) - 0.5))
+    figure.savefig(path, **_NO_DATE)
+
+
+def _draw_sizes(path: Path, summaries: Mapping[str, Summary]) -> None:
+    figure = Figure(figsize=(10, 2.6 * len(summaries)), dpi=100, layout="constrained")
+    for axes, (split, summary) in zip(figure.subplots(len(summaries), 1, squeeze=False)[:, 0], summaries.items(),
+                                      strict=True):
+        for name, sizes in (("width", summary.widths), ("height", summary.heights)):
+            edges = np.array(sorted(sizes), float)
+            axes.bar(np.minimum(edges, 2048), [sizes[edge] for edge in sorted(sizes)], 16, align="edge", alpha=0.5,
+                     label=name)
+        axes.set(title=f"{split}: image sizes (2048 and more in the last bar)", xlabel="px", ylabel="images")
+        axes.legend()
+    figure.savefig(path, **_NO_DATE)
+
+
+def _draw_samples(path: Path, source: Source, summary: Summary, records: dataset_lib.Records) -> None:
+    """A row of images for each class, boxes drawn in."""
+    labels = sorted(summary.samples)
+    labels = [labels[int(i)] for i in np.linspace(0, len(labels) - 1, min(_ROWS, len(labels)))]
+    columns = min(_COLUMNS, max(len(summary.samples[label]) for label in labels))
+    figure = Figure(figsize=(2.6 + columns, 0.1 + len(labels)), dpi=_TILE)
+    width, height = figure.get_size_inches()
+    for row, label in enumerate(labels):
+        at = 1 - (row + 1) / height
+        name = f"{source.classes[label]}\n{source.class_names[label][:28]}"
+        figure.text(0.1 / width, at + 0.5 / height, name, va="center", fontsize=8)
+        for column, record in enumerate(records.read(summary.samples[label][:columns])):
+            axes = figure.add_axes(((2.55 + column) / width, at, 0.96 / width, 0.96 / height))
+            axes.axis("off")
+            image, boxes = _sample(record)
+            axes.imshow(image)
+            for ymin, xmin, ymax, xmax in boxes * np.array([*image.shape[:2]] * 2):
+                axes.add_patch(Rectangle((xmin - 0.5, ymin - 0.5), xmax - xmin, ymax - ymin, fill=False, color="lime"))
+    figure.savefig(path, **_NO_DATE)
+
+
+def _sample(record: bytes) -> tuple[np.ndarray, np.ndarray]:
+    """A small RGB picture and boxes [M, 4] of a record; grey where the image cannot be decoded."""
+    from tensorflow_datasets.proto import tf_example_pb2
+
+    feature = tf_example_pb2.Example.FromString(record).features.feature
+    boxes = np.array(feature["boxes"].float_list.value).reshape(-1, 4)
+    try:
+        with Image.open(io.BytesIO(feature["image"].bytes_list.value[0])) as image:
+            image.thumbnail((_TILE, _TILE))
+            return np.asarray(image.convert("RGB")), boxes
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return np.full((_TILE, _TILE, 3), 128, np.uint8), boxes

@@ -1,0 +1,63 @@
+"""What the readers of archives and folders hand to the writer: light references to images, in order."""
+
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+NO_BOXES = np.zeros((0, 4), np.float32)
+
+
+class Example(NamedTuple):
+    """One labelled image.
+
+    image: the encoded file. label: index into the dataset's classes.
+    boxes: float32 [M, 4], (ymin, xmin, ymax, xmax) as shares of height and width.
+    """
+
+    image: bytes
+    label: int
+    file_name: str
+    boxes: np.ndarray = NO_BOXES
+
+
+class Reference(NamedTuple):
+    """An example whose image is `size` bytes from `offset` in the file `path`; with a fault it is refused unread."""
+
+    path: str
+    offset: int
+    size: int
+    label: int
+    file_name: str
+    boxes: np.ndarray = NO_BOXES
+    fault: str = ""
+
+
+class Checked(NamedTuple):
+    """What became of one example: kept (no reason), repaired (both) or refused (no example).
+
+    size: (width, height) in pixels of what is kept, where it was looked at.
+    """
+
+    example: Example | None
+    reason: str = ""
+    size: tuple[int, int] | None = None
+
+
+class Source(NamedTuple):
+    """Where examples come from. splits are written in the order given.
+
+    classes: names that sort into label order. class_names: the same for people.
+    splits: a Reference wherever the bytes can be found again, an Example where they stream by but once.
+    totals: examples of each split, for the progress bar. sizes: bytes of each, from which shards are cut.
+    variant: "original", or what was done to the images.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    class_names: tuple[str, ...]
+    splits: Mapping[str, Iterable[Example | Reference]]
+    totals: Mapping[str, int] = {}
+    sizes: Mapping[str, int] = {}
+    origin: str = ""
+    variant: str = "original"

@@ -82,7 +82,7 @@ def share(text: str) -> float:
 def table(summaries: Mapping[str, Any]) -> str:
     """The outcome of a run, a Summary of each split, one line each."""
     row = "{:<12}" + "{:>12}" * 7
-    lines = [row.format(*"split examples classes boxes dropped repaired quarantined MB".split())]
+    lines = [row.format("split", "examples", "classes", "boxes", "dropped", "repaired", "quarantined", "MB")]
     for split, s in summaries.items():
         counts = (s.examples, len(s.labels), s.boxes, s.dropped_boxes, len(s.repaired), len(s.quarantined))
         lines.append(row.format(split, *(f"{count:,}" for count in counts), f"{s.bytes / 1e6:,.1f}"))

@@ -6,16 +6,17 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 from imagenet_jax.data import dataset as dataset_lib
+from imagenet_jax.data.shard import SIZE_STEP as STEP
 from imagenet_jax.data.shard import Summary
 from imagenet_jax.data.source import Source
 
 _ROWS = 40  # classes of the grid of samples, evenly chosen where there are more
 _COLUMNS = 8
-_TILE = 96  # px
+_TILE, _MARGIN = 96, 200  # px
+_LAST = 2048  # px, of the size histogram
 _NO_DATE = {"metadata": {"Software": None}}  # the same dataset gives the same bytes
 
 
@@ -73,10 +74,10 @@ def _draw_sizes(path: Path, summaries: Mapping[str, Summary]) -> None:
     for axes, (split, summary) in zip(figure.subplots(len(summaries), 1, squeeze=False)[:, 0], summaries.items(),
                                       strict=True):
         for name, sizes in (("width", summary.widths), ("height", summary.heights)):
-            edges = np.array(sorted(sizes), float)
-            axes.bar(np.minimum(edges, 2048), [sizes[edge] for edge in sorted(sizes)], 16, align="edge", alpha=0.5,
-                     label=name)
-        axes.set(title=f"{split}: image sizes (2048 and more in the last bar)", xlabel="px", ylabel="images")
+            counts = np.bincount(np.minimum([*sizes, _LAST], _LAST) // STEP, [*sizes.values(), 0])
+            axes.stairs(counts, np.arange(len(counts) + 1) * STEP, fill=True, alpha=0.5, label=name)
+        axes.set(title=f"{split}: image sizes ({_LAST} and more in the last bar)", xlabel="px", ylabel="images",
+                 xlim=(0, min(_LAST, max([STEP, *summary.widths, *summary.heights]) * 1.2) + STEP))
         axes.legend()
     figure.savefig(path, **_NO_DATE)
 
@@ -86,31 +87,29 @@ def _draw_samples(path: Path, source: Source, summary: Summary, records: dataset
     labels = sorted(summary.samples)
     labels = [labels[int(i)] for i in np.linspace(0, len(labels) - 1, min(_ROWS, len(labels)))]
     columns = min(_COLUMNS, max(len(summary.samples[label]) for label in labels))
-    figure = Figure(figsize=(2.6 + columns, 0.1 + len(labels)), dpi=_TILE)
-    width, height = figure.get_size_inches()
+    sheet = Image.new("RGB", (_MARGIN + columns * (_TILE + 4), len(labels) * (_TILE + 4)), "white")
+    draw = ImageDraw.Draw(sheet)
     for row, label in enumerate(labels):
-        at = 1 - (row + 1) / height
-        name = f"{source.classes[label]}\n{source.class_names[label][:28]}"
-        figure.text(0.1 / width, at + 0.5 / height, name, va="center", fontsize=8)
+        top = row * (_TILE + 4)
+        name = f"{source.classes[label]}\n{source.class_names[label][:26]}"
+        draw.text((6, top + _TILE // 3), name, "black", ImageFont.load_default(13))
         for column, record in enumerate(records.read(summary.samples[label][:columns])):
-            axes = figure.add_axes(((2.55 + column) / width, at, 0.96 / width, 0.96 / height))
-            axes.axis("off")
-            image, boxes = _sample(record)
-            axes.imshow(image)
-            for ymin, xmin, ymax, xmax in boxes * np.array([*image.shape[:2]] * 2):
-                axes.add_patch(Rectangle((xmin - 0.5, ymin - 0.5), xmax - xmin, ymax - ymin, fill=False, color="lime"))
-    figure.savefig(path, **_NO_DATE)
+            sheet.paste(_tile(record), (_MARGIN + column * (_TILE + 4), top))
+    sheet.save(path)
 
 
-def _sample(record: bytes) -> tuple[np.ndarray, np.ndarray]:
-    """A small RGB picture and boxes [M, 4] of a record; grey where the image cannot be decoded."""
+def _tile(record: bytes) -> Image.Image:
+    """A square picture of a record with its boxes; grey where the image cannot be decoded."""
     from tensorflow_datasets.proto import tf_example_pb2
 
     feature = tf_example_pb2.Example.FromString(record).features.feature
-    boxes = np.array(feature["boxes"].float_list.value).reshape(-1, 4)
     try:
         with Image.open(io.BytesIO(feature["image"].bytes_list.value[0])) as image:
-            image.thumbnail((_TILE, _TILE))
-            return np.asarray(image.convert("RGB")), boxes
+            image.draft("RGB", (_TILE, _TILE))
+            tile = image.convert("RGB").resize((_TILE, _TILE), Image.Resampling.BICUBIC, reducing_gap=2.0)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-        return np.full((_TILE, _TILE, 3), 128, np.uint8), boxes
+        return Image.new("RGB", (_TILE, _TILE), "grey")
+    draw = ImageDraw.Draw(tile)
+    for ymin, xmin, ymax, xmax in np.array(feature["boxes"].float_list.value).reshape(-1, 4) * (_TILE - 1):
+        draw.rectangle((xmin, ymin, xmax, ymax), outline="lime", width=2)
+    return tile

@@ -12,7 +12,7 @@ from imagenet_jax.data.source import Checked, Example, Reference
 from imagenet_jax.errors import UserError
 
 SAMPLES = 8  # examples of a class whose places are noted for the card
-_SIZE_STEP = 16  # px
+SIZE_STEP = 16  # px
 
 
 class Chunk(NamedTuple):
@@ -164,8 +164,8 @@ def _judged(chunk: Chunk, tally: _Tally) -> Iterator[bytes]:
         if kept is None:
             continue
         if size:
-            tally.widths[size[0] // _SIZE_STEP * _SIZE_STEP] += 1
-            tally.heights[size[1] // _SIZE_STEP * _SIZE_STEP] += 1
+            tally.widths[size[0] // SIZE_STEP * SIZE_STEP] += 1
+            tally.heights[size[1] // SIZE_STEP * SIZE_STEP] += 1
         tally.labels[kept.label] += 1
         if tally.labels[kept.label] <= SAMPLES:
             tally.samples.setdefault(kept.label, []).append(place)

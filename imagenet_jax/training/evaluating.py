@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import os
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -64,11 +65,20 @@ def evaluate(evaluator: Evaluator, variables: PyTree, part: loader.Part) -> tupl
     return predictions, [names.get(i, b"").decode() for i in predictions.index.tolist()]
 
 
-def protocol(dataset: str, split: str, view: Mapping[str, Any], dtype: str, checkpoint: str) -> dict[str, Any]:
+def protocol(dataset: dataset_lib.Dataset, split: str, view: Mapping[str, Any], dtype: str,
+             checkpoint: str) -> dict[str, Any]:
     """How a result came to be: it is written beside every result."""
-    return {"dataset": dataset, "split": split, "crop": view["size"], "resize": view["resize"],
-            "interpolation": view["interpolation"], "antialias": view["antialias"], "precision": dtype,
-            "checkpoint": checkpoint}
+    return {"dataset": dataset.name, "variant": dataset.variant, "split": split, "crop": view["size"],
+            "resize": view["resize"], "interpolation": view["interpolation"],
+            "antialias": view["antialias"], "precision": dtype, "checkpoint": checkpoint}
+
+
+def variant_warning(dataset: dataset_lib.Dataset) -> str:
+    """What to say before evaluating on images that are not the original ones; nothing if they are."""
+    if dataset.variant == "original":
+        return ""
+    return (f"warning: the images of {dataset.name} are not the originals ({dataset.variant}): its accuracies do not "
+            "compare with published ones")
 
 
 def evaluate_checkpoint(path: str, *, dataset_dir: str = "", split: str = "", out: str = "",
@@ -95,6 +105,8 @@ def evaluate_checkpoint(path: str, *, dataset_dir: str = "", split: str = "", ou
         raise UserError(f"{directory}/{step} tells {classes} classes apart, {dataset.directory} has "
                         f"{len(dataset.classes)}: give the --dataset it was trained on, or finetune it "
                         "on this one (init_from)")
+    if warning := variant_warning(dataset):
+        print(warning, file=sys.stderr)
     split = split or config.dataset.eval_split
     records = dataset_lib.open_split(dataset, split)
     model = models.make(num_classes=classes, **config.model)
@@ -106,5 +118,5 @@ def evaluate_checkpoint(path: str, *, dataset_dir: str = "", split: str = "", ou
     return report.write_evaluation(
         out or os.path.join(os.path.dirname(directory), "evaluation"), predictions, dataset.classes,
         class_names=dataset.class_names, file_names=names,
-        protocol=protocol(dataset.name, split, config.view, config.model.dtype,
+        protocol=protocol(dataset, split, config.view, config.model.dtype,
                           f"{os.path.basename(directory)}/{step}"))

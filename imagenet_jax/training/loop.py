@@ -73,6 +73,8 @@ def train(config: config_lib.Config, workdir: str) -> dict[str, dict[str, float]
     run = build(config, workdir)
     claim_workdir(config, workdir)
     state, best, notes = start(run)
+    if warning := evaluating.variant_warning(run.dataset):
+        notes.append(warning)
     first = int(state.step)
     with reporting.Reporter(workdir, total_steps=run.total_steps, start_step=first,
                             global_batch=config.global_batch) as reporter:
@@ -296,7 +298,7 @@ def identity(run: Run) -> dict[str, Any]:
 def write_evaluation(run: Run, judged: Judged) -> None:
     """Writes `workdir`/evaluation of the evaluation split."""
     config = run.config
-    protocol = evaluating.protocol(run.dataset.name, config.dataset.eval_split, config.view, config.model.dtype,
+    protocol = evaluating.protocol(run.dataset, config.dataset.eval_split, config.view, config.model.dtype,
                                    f"checkpoints/{judged.step}")
     report.write_evaluation(os.path.join(run.workdir, "evaluation"), judged.predictions, run.dataset.classes,
                             class_names=run.dataset.class_names, file_names=judged.file_names, protocol=protocol)

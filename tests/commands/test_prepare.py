@@ -29,7 +29,11 @@ def images(tmp_path: Path) -> Path:
 
 def test_folders_to_dataset(images: Path, tmp_path: Path) -> None:
     out = tmp_path / "My-Pets"
-    ran = _prepare(f"--images={images}", f"--out={out}", "--verify=decode")
+    ran = _prepare(f"--images={images}", f"--out={out}", "--verify=decode", "--workers=2")
+    assert ran.returncode == 2
+    assert "1 images of 'train' cannot be used" in ran.stderr
+    assert not out.exists()
+    ran = _prepare(f"--images={images}", f"--out={out}", "--verify=decode", "--max_quarantined=20%")
     assert ran.returncode == 0, ran.stderr
     columns, train, validation = (line.split() for line in ran.stdout.splitlines()[:3])
     row = dict(zip(columns, train, strict=True))

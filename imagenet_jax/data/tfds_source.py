@@ -22,7 +22,7 @@ def open_tfds(directory: str, name: str) -> Source:
         raise UserError(f"{root} holds {len(found)} TFDS datasets (dataset_info.json): give the directory of one, "
                         "such as imagenet2012/5.1.0.")
     builder = tfds.builder_from_directory(found[0].parent)
-    features = builder.info.features
+    features = dict(builder.info.features.items())
     if not isinstance(features.get("image"), tfds.features.Image) or not isinstance(
             features.get("label"), tfds.features.ClassLabel):
         raise UserError(f"{found[0].parent} has the features {', '.join(features)}: an image and a class label are "

@@ -34,14 +34,17 @@ def read_boxes(path: Path) -> dict[str, np.ndarray]:
 
 def _parse(xml: bytes) -> np.ndarray:
     def number(node: Element, path: str) -> float:
-        return float(node.findtext(path, default="nan"))
+        try:
+            return float(node.findtext(path, default="nan"))
+        except ValueError:
+            return np.nan
 
     try:
         root = ElementTree.fromstring(xml)
         size = np.array([number(root, "size/height"), number(root, "size/width")] * 2)
         sides = ("ymin", "xmin", "ymax", "xmax")
         corners = [[number(box, side) for side in sides] for box in root.iterfind("object/bndbox")]
-    except (ParseError, DefusedXmlException, ValueError):
+    except (ParseError, DefusedXmlException, ValueError):  # ValueError: an encoding that does not exist
         return np.full((1, 4), np.nan, np.float32)
     size[size <= 0] = np.nan
     return (np.array(corners).reshape(-1, 4) / size).astype(np.float32)

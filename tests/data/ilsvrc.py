@@ -28,9 +28,14 @@ def jpeg(seed: int, mode: str = "RGB", **options: object) -> bytes:
 
 
 def tar(members: Mapping[str, bytes]) -> bytes:
+    return members_tar(*members.items())
+
+
+def members_tar(*members: tuple[str, bytes]) -> bytes:
+    """A tar of members whose names need not differ."""
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w") as archive:
-        for name, data in members.items():
+        for name, data in members:
             info = tarfile.TarInfo(name)
             info.size = len(data)
             archive.addfile(info, io.BytesIO(data))

@@ -55,8 +55,12 @@ def main(argv: Sequence[str]) -> None:
     if _MAX_SIDE.value:
         source = source._replace(variant=f"max_side={_MAX_SIDE.value}, quality={_QUALITY.value}")
         check = functools.partial(check, max_side=_MAX_SIDE.value, quality=_QUALITY.value)
-    summaries = writer.write_dataset(_OUT.value, source, check, workers=_WORKERS.value or os.cpu_count(),
-                                     max_quarantined=allowed)
+    try:
+        summaries = writer.write_dataset(_OUT.value, source, check, workers=_WORKERS.value or os.cpu_count(),
+                                         max_quarantined=allowed)
+    except KeyboardInterrupt as error:
+        raise UserError(f"Interrupted. What is done stays in {place.work.parent}: run the same command again, it "
+                        "goes on.") from error
     print(table(summaries))
     print(f"{time.monotonic() - start:.1f} s. Look at it: {Path(_OUT.value) / 'report.md'}")
     if any(split.quarantined for split in summaries.values()):

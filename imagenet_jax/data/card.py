@@ -95,7 +95,7 @@ def _draw_samples(path: Path, source: Source, summary: Summary, records: dataset
         draw.text((6, top + _TILE // 3), name, "black", ImageFont.load_default(13))
         for column, record in enumerate(records.read(summary.samples[label][:columns])):
             sheet.paste(_tile(record), (_MARGIN + column * (_TILE + 4), top))
-    sheet.save(path)
+    sheet.save(path, compress_level=1)
 
 
 def _tile(record: bytes) -> Image.Image:

@@ -14,6 +14,7 @@ it came), `label` (int64), `file_name` (bytes) and `boxes` (floats, [M, 4] flatt
 
 import json
 import os
+import resource
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -44,6 +45,7 @@ class Records:
     def __init__(self, paths: Sequence[str], lengths: Sequence[int]) -> None:
         from array_record.python.array_record_data_source import ArrayRecordDataSource
 
+        _allow_open_files(len(paths))
         self._directory = os.path.dirname(paths[0])
         self._source = ArrayRecordDataSource(
             [f"{path}[0:{length}]" for path, length in zip(paths, lengths, strict=True)]
@@ -108,6 +110,14 @@ def open_split(dataset: Dataset, split: str) -> Records:
 def shard_name(name: str, split: str, shard: int) -> str:
     """The file name of one shard, as TFDS spells SHARD_TEMPLATE."""
     return f"{name}-{split}.array_record-{shard:05d}"
+
+
+def _allow_open_files(count: int) -> None:
+    """All shards are open at once; ImageNet-21k has more of them than a process may open by default."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < count + 512:
+        wanted = count + 512 if hard == resource.RLIM_INFINITY else min(count + 512, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _read_index(directory: epath.Path) -> dict[str, Any]:

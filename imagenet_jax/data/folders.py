@@ -58,7 +58,7 @@ def open_folders(directory: str, name: str) -> Source:
 def _class_folders(folder: Path, classes: tuple[str, ...]) -> Iterator[Reference]:
     for label, cls in enumerate(classes):
         for path in _images(folder / cls):
-            yield Reference(str(path), 0, path.stat().st_size, label, f"{cls}/{path.name}")
+            yield _reference(path, label, f"{cls}/{path.name}")
 
 
 def _open_tiny(root: Path, name: str) -> Source:
@@ -92,13 +92,20 @@ def _tiny_train(root: Path, labels: dict[str, int]) -> Iterator[Reference]:
         file = root / "train" / wnid / f"{wnid}_boxes.txt"
         boxes = {name: _box(sides) for name, *sides in _rows(file)} if file.is_file() else {}
         for path in _images(root / "train" / wnid / "images"):
-            yield Reference(str(path), 0, path.stat().st_size, label, path.name, boxes.get(path.name, NO_BOXES))
+            yield _reference(path, label, path.name, boxes.get(path.name, NO_BOXES))
 
 
 def _tiny_val(folder: Path, rows: list[list[str]], labels: dict[str, int]) -> Iterator[Reference]:
     for name, wnid, *sides in rows:
         path = folder / Path(name).name
-        yield Reference(str(path), 0, path.stat().st_size, labels[wnid], path.name, _box(sides))
+        yield _reference(path, labels[wnid], path.name, _box(sides))
+
+
+def _reference(path: Path, label: int, name: str, boxes: np.ndarray = NO_BOXES) -> Reference:
+    try:
+        return Reference(str(path), 0, path.stat().st_size, label, name, boxes)
+    except OSError as error:  # a link that leads nowhere
+        return Reference("", 0, 0, label, name, fault=str(error.strerror))
 
 
 def _rows(path: Path) -> list[list[str]]:
@@ -126,7 +133,7 @@ def _images(folder: Path) -> list[Path]:
 
 def _measure(paths: Iterator[Path] | list[Path]) -> tuple[int, int]:
     """Number and bytes of files."""
-    sizes = [path.stat().st_size for path in paths]
+    sizes = [path.stat().st_size if path.exists() else 0 for path in paths]
     return len(sizes), sum(sizes)
 
 

@@ -162,6 +162,13 @@ def _images(root: Path, *names: str) -> str:
     return str(root)
 
 
+def test_a_link_that_leads_nowhere_is_refused_unread(tmp_path: Path) -> None:
+    root = _images(tmp_path, "train/cat/a.jpg")
+    (tmp_path / "train/cat/b.jpg").symlink_to(tmp_path / "gone.jpg")
+    faults = [reference.fault for reference in folders.open_folders(root, "pets").splits["train"]]
+    assert faults == ["", "No such file or directory"]
+
+
 def test_folders(tmp_path: Path) -> None:
     names = ("train/dog/b.jpg", "train/dog/a.JPEG", "train/cat/a.png", "train/cat/notes.txt")
     source = folders.open_folders(_images(tmp_path, *names, "val/dog/c.jpeg"), "pets")

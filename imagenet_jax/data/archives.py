@@ -25,7 +25,7 @@ import numpy as np
 import scipy.io
 
 from imagenet_jax.data import imagenet21k, tars, verify
-from imagenet_jax.data.boxes import read_boxes
+from imagenet_jax.data.boxes import read_annotations
 from imagenet_jax.data.source import NO_BOXES, Reference, Source
 from imagenet_jax.errors import UserError
 
@@ -144,7 +144,7 @@ def _check_train_classes(path: Path, classes: set[str]) -> None:
 
 
 def _train_examples(folder: Path, devkit: Devkit, labels: dict[str, int]) -> Iterator[Reference]:
-    boxes = read_boxes(folder / TRAIN_BOXES)
+    annotations = read_annotations(folder / TRAIN_BOXES)
     path = folder / TRAIN
     with tars.readable(path), tarfile.open(path, "r:") as outer:
         for name, member in tars.members(outer):
@@ -153,7 +153,7 @@ def _train_examples(folder: Path, devkit: Devkit, labels: dict[str, int]) -> Ite
             with tars.readable(f"{path}: {name}"), tars.inner_tar(outer, member) as inner:
                 for reference in tars.references(path, inner, member.offset_data):
                     count += reference.fault != tars.DUPLICATE
-                    yield _labelled(reference, labels[wnid], boxes)
+                    yield _labelled(reference, labels[wnid], annotations)
             stated = devkit.train_counts[wnid]
             if not count or (stated and count != stated):
                 raise UserError(
@@ -163,7 +163,7 @@ def _train_examples(folder: Path, devkit: Devkit, labels: dict[str, int]) -> Ite
 
 
 def _val_examples(folder: Path, devkit: Devkit, labels: dict[str, int]) -> Iterator[Reference]:
-    boxes = read_boxes(folder / VAL_BOXES)
+    annotations = read_annotations(folder / VAL_BOXES)
     path = folder / VAL
     numbers = set()
     with tars.readable(path), tarfile.open(path, "r:") as tar:
@@ -176,7 +176,7 @@ def _val_examples(folder: Path, devkit: Devkit, labels: dict[str, int]) -> Itera
                     f"{len(devkit.truth):08d}. Use the devkit and the archive of one release."
                 )
             numbers.add(number)
-            yield _labelled(reference, labels[devkit.truth[number - 1]], boxes)
+            yield _labelled(reference, labels[devkit.truth[number - 1]], annotations)
     if len(numbers) != len(devkit.truth):
         raise UserError(
             f"{path} holds {len(numbers)} images, but {DEVKIT} labels {len(devkit.truth)}. "
@@ -184,5 +184,6 @@ def _val_examples(folder: Path, devkit: Devkit, labels: dict[str, int]) -> Itera
         )
 
 
-def _labelled(reference: Reference, label: int, boxes: dict[str, np.ndarray]) -> Reference:
-    return reference._replace(label=label, boxes=boxes.get(PurePosixPath(reference.file_name).stem, NO_BOXES))
+def _labelled(reference: Reference, label: int, annotations: dict[str, bytes]) -> Reference:
+    found = annotations.get(PurePosixPath(reference.file_name).stem, NO_BOXES)
+    return reference._replace(label=label, boxes=found)

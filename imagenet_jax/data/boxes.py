@@ -16,11 +16,10 @@ from imagenet_jax.data import tars
 _MAX_XML = 2**20
 
 
-def read_boxes(path: Path) -> dict[str, np.ndarray]:
-    """Boxes float32 [M, 4] by file name without suffix, as shares of the size the XML states.
+def read_annotations(path: Path) -> dict[str, bytes]:
+    """The XML of each image of an archive, by file name without suffix; empty where there is no archive.
 
-    As annotated: order and bounds are not checked, and a box or file that cannot be read is
-    NaN. All of ImageNet's 594,546 files take about 200 MB. Empty where there is no archive.
+    All of ImageNet's 594,546 take 0.5 GB.
 
     Raises:
         UserError: the archive is damaged.
@@ -28,11 +27,15 @@ def read_boxes(path: Path) -> dict[str, np.ndarray]:
     if not path.is_file():
         return {}
     with tars.readable(path), tarfile.open(path, "r|*") as tar:
-        return {PurePosixPath(name).stem: _parse(tar.extractfile(member).read(_MAX_XML))
+        return {PurePosixPath(name).stem: tar.extractfile(member).read(_MAX_XML)
                 for name, member in tars.members(tar) if name.endswith(".xml")}
 
 
-def _parse(xml: bytes) -> np.ndarray:
+def parse(xml: bytes) -> np.ndarray:
+    """Boxes float32 [M, 4], (ymin, xmin, ymax, xmax) as shares of the size that the XML states.
+
+    As annotated: order and bounds are not checked, and a number or a file that cannot be read is NaN.
+    """
     def number(node: Element, path: str) -> float:
         try:
             return float(node.findtext(path, default="nan"))

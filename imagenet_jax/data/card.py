@@ -21,12 +21,11 @@ _NO_DATE = {"metadata": {"Software": None}}  # the same dataset gives the same b
 
 
 def write_card(directory: Path, source: Source, summaries: Mapping[str, Summary]) -> None:
-    """Writes report.md, classes.png, sizes.png and SPLIT_samples.png beside the finished shards."""
-    _draw_classes(directory / "classes.png", source, summaries)
-    _draw_sizes(directory / "sizes.png", summaries)
+    """Writes report.md, counts.png and SPLIT_samples.jpg beside the finished shards."""
+    _draw_counts(directory / "counts.png", source, summaries)
     for split, summary in summaries.items():
         records = dataset_lib.open_split(dataset_lib.open_dataset(directory), split)
-        _draw_samples(directory / f"{split}_samples.png", source, summary, records)
+        _draw_samples(directory / f"{split}_samples.jpg", source, summary, records)
     (directory / "report.md").write_text("\n".join(_report(source, summaries)) + "\n")
 
 
@@ -40,10 +39,10 @@ def _report(source: Source, summaries: Mapping[str, Summary]) -> list[str]:
             "MB")
     lines = [f"# {source.name}", "", f"From {source.origin or 'memory'}. Variant: {source.variant}.", ""]
     lines += _table(head, rows)
-    lines += ["", "![images of each class](classes.png)", "", "![image sizes](sizes.png)"]
+    lines += ["", "![images of each class, and their sizes](counts.png)"]
     for split, summary in summaries.items():
         chosen = " (evenly chosen classes)" if len(summary.samples) > _ROWS else ""
-        lines += ["", f"## Samples of {split}{chosen}", "", f"![samples of {split} with boxes]({split}_samples.png)"]
+        lines += ["", f"## Samples of {split}{chosen}", "", f"![samples of {split} with boxes]({split}_samples.jpg)"]
     for title, name in (("Repaired", "repaired"), ("Quarantined", "quarantined")):
         found = [(split, *line) for split, summary in summaries.items() for line in getattr(summary, name)]
         lines += ["", f"## {title}: {len(found):,}", ""]
@@ -57,28 +56,21 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> list[str]:
     return ["| " + " | ".join(" ".join(cell.split()) for cell in line) + " |" for line in lines]
 
 
-def _draw_classes(path: Path, source: Source, summaries: Mapping[str, Summary]) -> None:
-    """How many images each class has, classes by label; above it the distribution of these counts."""
-    figure = Figure(figsize=(10, 2.6 * len(summaries)), dpi=100, layout="constrained")
-    for axes, (split, summary) in zip(figure.subplots(len(summaries), 1, squeeze=False)[:, 0], summaries.items(),
-                                      strict=True):
+def _draw_counts(path: Path, source: Source, summaries: Mapping[str, Summary]) -> None:
+    """For each split the number of images of each class, by label, and how large images are."""
+    figure = Figure(figsize=(12, 2.6 * len(summaries)), dpi=100, layout="constrained")
+    rows = figure.subplots(len(summaries), 2, squeeze=False)
+    for (left, right), (split, summary) in zip(rows, summaries.items(), strict=True):
         counts = np.array([summary.labels.get(label, 0) for label in range(len(source.classes))])
-        axes.fill_between(np.arange(len(counts) + 1) - 0.5, np.append(counts, counts[-1]), step="post", alpha=0.7)
-        axes.set(title=f"{split}: {counts.sum():,} images, median {np.median(counts):,.0f} a class",
-                 xlabel="label", ylabel="images", ylim=(0, None), xlim=(-0.5, len(counts) - 0.5))
-    figure.savefig(path, **_NO_DATE)
-
-
-def _draw_sizes(path: Path, summaries: Mapping[str, Summary]) -> None:
-    figure = Figure(figsize=(10, 2.6 * len(summaries)), dpi=100, layout="constrained")
-    for axes, (split, summary) in zip(figure.subplots(len(summaries), 1, squeeze=False)[:, 0], summaries.items(),
-                                      strict=True):
+        left.stairs(counts, np.arange(len(counts) + 1) - 0.5, fill=True, alpha=0.7)
+        left.set(title=f"{split}: {counts.sum():,} images, median {np.median(counts):,.0f} a class", xlabel="label",
+                 ylabel="images", ylim=(0, None), xlim=(-0.5, len(counts) - 0.5))
         for name, sizes in (("width", summary.widths), ("height", summary.heights)):
             counts = np.bincount(np.minimum([*sizes, _LAST], _LAST) // STEP, [*sizes.values(), 0])
-            axes.stairs(counts, np.arange(len(counts) + 1) * STEP, fill=True, alpha=0.5, label=name)
-        axes.set(title=f"{split}: image sizes ({_LAST} and more in the last bar)", xlabel="px", ylabel="images",
-                 xlim=(0, min(_LAST, max([STEP, *summary.widths, *summary.heights]) * 1.2) + STEP))
-        axes.legend()
+            right.stairs(counts, np.arange(len(counts) + 1) * STEP, fill=True, alpha=0.5, label=name)
+        right.set(title=f"{split}: image sizes ({_LAST} and more in the last bar)", xlabel="px",
+                  xlim=(0, min(_LAST, max([STEP, *summary.widths, *summary.heights]) * 1.2) + STEP))
+        right.legend(loc="upper right")
     figure.savefig(path, **_NO_DATE)
 
 
@@ -95,7 +87,7 @@ def _draw_samples(path: Path, source: Source, summary: Summary, records: dataset
         draw.text((6, top + _TILE // 3), name, "black", ImageFont.load_default(13))
         for column, record in enumerate(records.read(summary.samples[label][:columns])):
             sheet.paste(_tile(record), (_MARGIN + column * (_TILE + 4), top))
-    sheet.save(path, compress_level=1)
+    sheet.save(path, quality=90, subsampling=0)
 
 
 def _tile(record: bytes) -> Image.Image:

@@ -8,6 +8,9 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+
+from imagenet_jax.data.boxes import parse
 from imagenet_jax.data.source import Checked, Example, Reference
 from imagenet_jax.errors import UserError
 
@@ -150,7 +153,8 @@ def load(references: Iterable[Reference]) -> Iterator[tuple[Reference, Example |
             if image is None or len(image) < reference.size:
                 yield reference, None
             else:
-                yield reference, Example(image, reference.label, reference.file_name, reference.boxes)
+                boxes = reference.boxes if isinstance(reference.boxes, np.ndarray) else parse(reference.boxes)
+                yield reference, Example(image, reference.label, reference.file_name, boxes)
 
 
 def _judged(chunk: Chunk, tally: _Tally) -> Iterator[bytes]:

@@ -22,14 +22,17 @@ class Example(NamedTuple):
 
 
 class Reference(NamedTuple):
-    """An example whose image is `size` bytes from `offset` in the file `path`; with a fault it is refused unread."""
+    """An example whose image is `size` bytes from `offset` in the file `path`; with a fault it is refused unread.
+
+    boxes: as an Example has them, or the XML that states them.
+    """
 
     path: str
     offset: int
     size: int
     label: int
     file_name: str
-    boxes: np.ndarray = NO_BOXES
+    boxes: np.ndarray | bytes = NO_BOXES
     fault: str = ""
 
 

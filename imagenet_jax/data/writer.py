@@ -187,7 +187,7 @@ def _chunk(place: Place, name: str, key: tuple[str, int], group: list[Example | 
         else:
             image = (_stamp(item.path), item.offset, item.size, item.fault)
         digest.update(repr((image, item.label, item.file_name)).encode())
-        digest.update(item.boxes.tobytes())
+        digest.update(bytes(item.boxes))
     sidecar = place.work / f"{key[0]}-{key[1]:05d}.json"
     return Chunk(place.dataset / shard_name(name, *key), sidecar, group, digest.hexdigest(), check)
 

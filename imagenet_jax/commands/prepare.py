@@ -30,7 +30,8 @@ _MAX_QUARANTINED = flags.DEFINE_string(
     "max_quarantined", "0.1%", "Share of a split, as 0.001 or 0.1%, that may be unusable."
 )
 _MAX_SIDE = flags.DEFINE_integer(
-    "max_side", 0, "Make images smaller whose longer side has more pixels, as 512; 0 keeps them.", lower_bound=0
+    "max_side", 0, "Encode all images anew, the longer side at most so many px (512), where that saves bytes; "
+    "0 keeps them as they are.", lower_bound=0
 )
 _QUALITY = flags.DEFINE_integer("quality", 90, "JPEG quality of these.", lower_bound=1, upper_bound=100)
 

@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
 
 from imagenet_jax.data import dataset as dataset_lib
@@ -58,6 +57,8 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> list[str]:
 
 def _draw_counts(path: Path, source: Source, summaries: Mapping[str, Summary]) -> None:
     """For each split the number of images of each class, by label, and how large images are."""
+    from matplotlib.figure import Figure  # a third of a second, not needed before
+
     figure = Figure(figsize=(12, 2.6 * len(summaries)), dpi=100, layout="constrained")
     rows = figure.subplots(len(summaries), 2, squeeze=False)
     for (left, right), (split, summary) in zip(rows, summaries.items(), strict=True):

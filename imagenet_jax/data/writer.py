@@ -25,6 +25,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, as_completed, wait
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import NamedTuple
 
@@ -42,6 +43,7 @@ SHARD_BYTES = (4 * 2**20, 256 * 2**20)
 _SHARDS = 64  # of a small split, so that many workers have something to do
 _SHARD_EXAMPLES = 2**16
 _LOG_SECONDS = 30.0
+_PRELOAD = ["imagenet_jax.data.repair", "imagenet_jax.data.shard", "tensorflow_datasets.proto.tf_example_pb2"]
 
 
 class Place(NamedTuple):
@@ -219,7 +221,9 @@ def _work(chunks: Iterator[Chunk], workers: int) -> Iterator[int]:
     if workers <= 1:
         yield from map(write_chunk, chunks)
         return
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(_PRELOAD)  # imported once, not by each worker
+    forkserver.ensure_running()
     pool, pending = ProcessPoolExecutor(workers, context, initializer=_follow_parent), set()
     try:
         for chunk in chunks:

@@ -142,8 +142,11 @@ def test_variants_are_smaller_and_say_so(tmp_path: Path) -> None:
             exact = Image.open(file).convert("RGB").resize((200, 150), Image.Resampling.LANCZOS)
             assert np.abs(np.asarray(image.convert("RGB"), int) - np.asarray(exact)).mean() < 12
         assert small.size == (200, 150)
-    kept = repair.check(Example(images["RGB"].getvalue(), 0, "a.JPEG"), max_side=800)
-    assert kept.example.image == images["RGB"].getvalue()
+    coarse = repair.check(Example(images["RGB"].getvalue(), 0, "a.JPEG"), max_side=800, quality=95)
+    assert coarse.example.image == images["RGB"].getvalue()  # the new bytes would be more
+    fine = repair.check(Example(images["RGB"].getvalue(), 0, "a.JPEG"), max_side=800, quality=50)
+    assert len(fine.example.image) < len(images["RGB"].getvalue())
+    assert (fine.size, fine.reason) == ((800, 600), "")
 
 
 _KILLED = """

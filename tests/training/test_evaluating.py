@@ -57,5 +57,14 @@ def test_the_command_s_evaluation_is_the_run_s(small_config, tmp_path):
     assert again["metrics"]["correct1"] == results["val"]["correct1"]
     assert again["metrics"]["loss"] == pytest.approx(results["val"]["loss"], rel=1e-6)
     assert again["protocol"]["checkpoint"] == "checkpoints/6"
+    assert again["protocol"]["variant"] == "original"
     assert {path.name for path in (tmp_path / "again").iterdir()} == {
         "results.json", "report.txt", "confusion.png", "predictions.csv"}
+
+
+def test_a_variant_is_warned_of_and_stamped(dataset_dir):
+    dataset = dataset_lib.open_dataset(dataset_dir)
+    assert evaluating.variant_warning(dataset) == ""
+    small = dataset._replace(variant="max_side=512, quality=90")
+    assert "max_side=512, quality=90" in evaluating.variant_warning(small)
+    assert evaluating.protocol(small, "validation", VIEW, "float32", "1")["variant"] == small.variant

@@ -1,9 +1,11 @@
 """The dataset on disk: what is written is read back, and nothing half-written looks finished."""
 
+import functools
 import json
+import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -11,7 +13,7 @@ import ilsvrc
 import numpy as np
 import pytest
 
-from imagenet_jax.data import dataset, writer
+from imagenet_jax.data import dataset, repair, writer
 from imagenet_jax.data.writer import Checked, Example, Source
 from imagenet_jax.errors import UserError
 
@@ -158,6 +160,70 @@ def test_leftovers_of_a_killed_run_are_not_a_dataset_and_make_way(tmp_path: Path
         dataset.open_dataset(leftover)
     writer.write_dataset(tmp_path / "tiny", _source())
     assert [path.name for path in tmp_path.iterdir()] == ["tiny"]
+
+
+def _die(example: Example) -> Checked:
+    os._exit(9)
+
+
+def test_a_killed_worker_is_told(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="A worker process was killed.*goes on.*fewer --workers than 2"):
+        writer.write_dataset(tmp_path / "tiny", _source(), _die, workers=2)
+    assert not (tmp_path / "tiny").exists()
+
+
+def test_two_runs_do_not_write_one_dataset(tmp_path: Path) -> None:
+    def source() -> Iterator[Example]:
+        with pytest.raises(UserError, match="Another process is writing"):
+            writer.write_dataset(tmp_path / "tiny", _source())
+        yield from _examples()
+
+    writer.write_dataset(tmp_path / "tiny", _source(train=source()))
+
+
+def test_other_options_or_sources_redo_what_they_change(tmp_path: Path) -> None:
+    """Of five shards the source changed one; another judge changes all of them."""
+    def run(examples: list[Example], check: Callable[[Example], Checked]) -> int:
+        stopped = _source(train=examples, validation=[])  # an empty split stops at the very end
+        with pytest.raises(UserError, match="no readable image"):
+            writer.write_dataset(tmp_path / "tiny", stopped, check, shard_bytes=8_000)
+        times = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "tiny.incomplete/work").glob("*.json")}
+        changed = sum(time != seen.get(name) for name, time in times.items())
+        seen.update(times)
+        return changed
+
+    seen, examples = {}, _examples()
+    shards = run(examples, Checked)
+    assert shards > 2
+    assert run(examples, Checked) == 0
+    examples[3] = examples[3]._replace(label=1 - examples[3].label)
+    assert run(examples, Checked) == 1
+    assert run(examples, functools.partial(repair.check, decode=True)) == shards
+    assert run(examples, functools.partial(repair.check, decode=False)) == shards
+
+
+def test_too_many_refused_images_stop_at_the_end_and_may_be_accepted(tmp_path: Path) -> None:
+    judged = []
+
+    def check(example: Example) -> Checked:
+        judged.append(example)
+        return Checked(None, "broken") if example.file_name in ("3.JPEG", "9.JPEG") else Checked(example)
+
+    with pytest.raises(UserError, match="2 images of 'train'.*8.00%.*3.JPEG: broken.*--max_quarantined=0.088"):
+        writer.write_dataset(tmp_path / "tiny", _source(), check, max_quarantined=0.05)
+    written = writer.write_dataset(tmp_path / "tiny", _source(), check, max_quarantined=0.088)
+    assert (written["train"].examples, len(judged)) == (_COUNT - 2, _COUNT)
+
+
+def test_a_chunk_of_nothing_leaves_no_shard(tmp_path: Path) -> None:
+    def check(example: Example) -> Checked:
+        return Checked(None, "broken") if 5 <= int(example.file_name[:-5]) < 15 else Checked(example)
+
+    written = writer.write_dataset(tmp_path / "tiny", _source(), check, shard_bytes=2_000)["train"]
+    records = dataset.open_split(dataset.open_dataset(tmp_path / "tiny"), "train")
+    names = [_parse(record).file_name for record in records.read(range(len(records)))]
+    assert names == [f"{i}.JPEG" for i in range(_COUNT) if not 5 <= i < 15]
+    assert len(list((tmp_path / "tiny").glob("*array_record*"))) == len(written.shards)
 
 
 _FULL_DISK = """

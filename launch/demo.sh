@@ -8,7 +8,7 @@ source launch/setup.sh
 out=${1:-demo}
 run="python -m imagenet_jax"
 [ -d "$out/archives" ] || $run draw --out="$out/archives"
-[ -d "$out/ilsvrc" ] || $run prepare --archives="$out/archives" --out="$out/ilsvrc" --max_quarantined=1%
+[ -d "$out/ilsvrc" ] || $run prepare --archives="$out/archives" --out="$out/ilsvrc"
 [ -d "$out/digits" ] || $run prepare --images="$out/archives/digits" --out="$out/digits"
 $run train --config=configs/demo.py --workdir="$out/pretrain" --config.dataset.dir="$out/ilsvrc"
 $run evaluate --checkpoint="$out/pretrain/best"

@@ -14,18 +14,13 @@ import fcntl
 import functools
 import hashlib
 import json
-import multiprocessing
 import os
 import re
 import shutil
-import signal
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, as_completed, wait
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import forkserver
 from pathlib import Path
 from typing import NamedTuple
 
@@ -34,8 +29,9 @@ from tqdm import tqdm
 
 from imagenet_jax.data import card
 from imagenet_jax.data.dataset import FORMAT, INDEX, SHARD_TEMPLATE, shard_name
-from imagenet_jax.data.shard import Chunk, Summary, is_done, merge, read_summary, write_chunk
+from imagenet_jax.data.shard import Chunk, Summary, is_done, merge, read_summary
 from imagenet_jax.data.source import Checked, Example, Reference, Source
+from imagenet_jax.data.workers import work
 from imagenet_jax.errors import UserError
 
 # 560 shards for ImageNet; a worker that is killed loses at most one of them.
@@ -43,7 +39,6 @@ SHARD_BYTES = (4 * 2**20, 256 * 2**20)
 _SHARDS = 64  # of a small split, so that many workers have something to do
 _SHARD_EXAMPLES = 2**16
 _LOG_SECONDS = 30.0
-_PRELOAD = ["imagenet_jax.data.repair", "imagenet_jax.data.shard", "tensorflow_datasets.proto.tf_example_pb2"]
 
 
 class Place(NamedTuple):
@@ -143,6 +138,7 @@ def _claimed(place: Place) -> Iterator[None]:
 def _write_shards(place: Place, source: Source, check: Callable[[Example], Checked], shard_bytes: int,
                   workers: int) -> dict[str, int]:
     """Sees to it that every shard is there; returns the number of chunks of each split."""
+    _stamp.cache_clear()
     salt = repr((FORMAT, PIL.__version__, _described(check)))
     counts = dict.fromkeys(source.splits, 0)
     total = sum(source.totals.values()) or None
@@ -161,7 +157,7 @@ def _write_shards(place: Place, source: Source, check: Callable[[Example], Check
                     else:
                         yield _spooled(chunk, group)
 
-        for done in _work(open_chunks(), workers):
+        for done in work(open_chunks(), workers):
             tell(done)
     return counts
 
@@ -214,37 +210,6 @@ def _spooled(chunk: Chunk, group: list[Example | Reference]) -> Chunk:
                 item = Reference(str(spool), file.tell(), file.write(item.image), *item[1:])
             references.append(item)
     return chunk._replace(references=references, spool=spool)
-
-
-def _work(chunks: Iterator[Chunk], workers: int) -> Iterator[int]:
-    """Deals with chunks, few of them in flight at a time; yields how many images each was."""
-    if workers <= 1:
-        yield from map(write_chunk, chunks)
-        return
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(_PRELOAD)  # imported once, not by each worker
-    forkserver.ensure_running()
-    pool, pending = ProcessPoolExecutor(workers, context, initializer=_follow_parent), set()
-    try:
-        for chunk in chunks:
-            pending.add(pool.submit(write_chunk, chunk))
-            if len(pending) > workers:  # one waits, so that nobody else has to
-                done, pending = wait(pending, return_when=FIRST_COMPLETED)
-                yield from (future.result() for future in done)
-        yield from (future.result() for future in as_completed(pending))
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _follow_parent() -> None:
-    """Ctrl-C is the parent's to handle; a worker whose parent was killed ends too."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-    def follow() -> None:
-        multiprocessing.parent_process().join()
-        os._exit(1)
-
-    threading.Thread(target=follow, daemon=True).start()
 
 
 def _judge(source: Source, summaries: Mapping[str, Summary], max_quarantined: float, place: Place) -> None:

@@ -1,0 +1,52 @@
+"""Processes that write shards."""
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, as_completed, wait
+from multiprocessing import forkserver
+
+from imagenet_jax.data.shard import Chunk, write_chunk
+
+_PRELOAD = ["imagenet_jax.data.repair", "imagenet_jax.data.shard", "tensorflow_datasets.proto.tf_example_pb2"]
+
+
+def work(chunks: Iterator[Chunk], workers: int) -> Iterator[int]:
+    """Deals with chunks, few of them in flight at a time; yields how many images each was.
+
+    Args:
+        chunks: each of them may be the result of much reading, and is asked for only when a worker will soon be free.
+        workers: processes; 1 does all the work in this one.
+
+    Raises:
+        BrokenProcessPool: a worker was killed. Otherwise what `write_chunk` and `chunks` raise.
+    """
+    if workers <= 1:
+        yield from map(write_chunk, chunks)
+        return
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(_PRELOAD)  # imported once, not by each worker
+    forkserver.ensure_running()
+    pool, pending = ProcessPoolExecutor(workers, context, initializer=_follow_parent), set()
+    try:
+        for chunk in chunks:
+            pending.add(pool.submit(write_chunk, chunk))
+            if len(pending) > workers:  # one waits, so that nobody else has to
+                done, pending = wait(pending, return_when=FIRST_COMPLETED)
+                yield from (future.result() for future in done)
+        yield from (future.result() for future in as_completed(pending))
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _follow_parent() -> None:
+    """Ctrl-C is the parent's to handle; a worker whose parent was killed ends too."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def follow() -> None:
+        multiprocessing.parent_process().join()
+        os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()

@@ -62,10 +62,10 @@ def _class_folders(folder: Path, classes: tuple[str, ...]) -> Iterator[Reference
 
 
 def _open_tiny(root: Path, name: str) -> Source:
-    classes = tuple(sorted((root / "wnids.txt").read_text().split()))
+    classes = tuple(sorted((root / "wnids.txt").read_text(errors="replace").split()))
     labels = {wnid: label for label, wnid in enumerate(classes)}
     words = root / "words.txt"
-    names = dict(line.split("\t", 1) for line in words.read_text().splitlines() if "\t" in line) \
+    names = dict(line.split("\t", 1) for line in words.read_text(errors="replace").splitlines() if "\t" in line) \
         if words.is_file() else {}
     missing = [wnid for wnid in classes if not _images(root / "train" / wnid / "images")]
     if missing or not classes:
@@ -110,7 +110,7 @@ def _reference(path: Path, label: int, name: str, boxes: np.ndarray = NO_BOXES) 
 
 def _rows(path: Path) -> list[list[str]]:
     """Lines of a name, perhaps a WNID, and the four sides of a box."""
-    rows = [line.split() for line in path.read_text().splitlines() if line.strip()]
+    rows = [line.split() for line in path.read_text(errors="replace").splitlines() if line.strip()]
     if strange := [" ".join(row) for row in rows if len(row) < 2]:
         raise UserError(f"{path}: cannot read the line '{strange[0]}'.")
     return rows
@@ -128,7 +128,8 @@ def _box(sides: list[str]) -> np.ndarray:
 def _images(folder: Path) -> list[Path]:
     if not folder.is_dir():
         return []
-    return sorted(path for path in folder.iterdir() if path.suffix.lower() in _SUFFIXES)
+    return sorted(path for path in folder.iterdir()
+                  if path.suffix.lower() in _SUFFIXES and (path.is_file() or path.is_symlink()))
 
 
 def _measure(paths: Iterator[Path] | list[Path]) -> tuple[int, int]:

@@ -164,7 +164,7 @@ def _judged(chunk: Chunk, tally: _Tally) -> Iterator[bytes]:
         fault = reference.fault or "cut short: the file ends within the image"
         kept, reason, size = chunk.check(example) if example else Checked(None, fault)
         if reason:
-            (tally.repaired if kept else tally.quarantined).append([reference.file_name, reason])
+            (tally.repaired if kept else tally.quarantined).append([_utf8(reference.file_name).decode(), reason])
         if kept is None:
             continue
         if size:
@@ -197,6 +197,11 @@ def _write_records(path: Path, records: Iterator[bytes]) -> tuple[int, int]:
     return count, size
 
 
+def _utf8(name: str) -> bytes:
+    """A file name in UTF-8, whatever bytes it had on the disk."""
+    return name.encode(errors="replace")
+
+
 def _sync(path: Path) -> None:
     with open(path, "rb") as file:
         os.fsync(file.fileno())
@@ -212,7 +217,7 @@ def serialize(example: Example) -> bytes:
     features = {
         "image": feature(bytes_list=bytes_list(value=[example.image])),
         "label": feature(int64_list=int64_list(value=[example.label])),
-        "file_name": feature(bytes_list=bytes_list(value=[example.file_name.encode(errors="replace")])),
+        "file_name": feature(bytes_list=bytes_list(value=[_utf8(example.file_name)])),
         "boxes": feature(float_list=float_list(value=example.boxes.ravel())),
     }
     proto = tf_example_pb2.Example(features=tf_feature_pb2.Features(feature=features))

@@ -35,11 +35,16 @@ def open_tfds(directory: str, name: str) -> Source:
 
 
 def _examples(builder: Any, split: str) -> Iterator[Example]:
+    import tensorflow as tf
     import tensorflow_datasets as tfds
 
     rows = builder.as_dataset(
         split=split, shuffle_files=False, decoders={"image": tfds.decode.SkipDecoding()},
         read_config=tfds.ReadConfig(interleave_cycle_length=1, add_tfds_id=True, try_autocache=False))
-    for row in rows.as_numpy_iterator():
-        file_name = row.get("file_name", row["tfds_id"]).decode()
-        yield Example(row["image"], int(row["label"]), file_name)
+    try:
+        for row in rows.as_numpy_iterator():
+            file_name = row.get("file_name", row["tfds_id"]).decode(errors="replace")
+            yield Example(row["image"], int(row["label"]), file_name)
+    except tf.errors.OpError as error:
+        raise UserError(f"The '{split}' split in {builder.data_dir} cannot be read to its end: {error.message}. Build "
+                        "or copy it again.") from error

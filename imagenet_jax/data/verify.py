@@ -1,5 +1,6 @@
 """Whether archives are the official files: checksums, once; what was found out is remembered for a resumed run."""
 
+import contextlib
 import functools
 import hashlib
 import json
@@ -11,6 +12,7 @@ from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
+from imagenet_jax.data.tars import readable
 from imagenet_jax.errors import UserError
 
 
@@ -79,7 +81,7 @@ _ADVICE = "download it again, or use it all the same with --nochecksum."
 def checksum(path: Path, algorithm: str) -> str:
     """The hex digest of a file, under a progress bar."""
     hasher, buffer = hashlib.new(algorithm), memoryview(bytearray(2**22))
-    with open(path, "rb", buffering=0) as file, tqdm(
+    with readable(path), open(path, "rb", buffering=0) as file, tqdm(
             total=path.stat().st_size, desc=f"{algorithm} of {path.name}", unit="B", unit_scale=True,
             disable=None, leave=False) as bar:
         if not sys.stderr.isatty() and path.stat().st_size > 2**30:
@@ -102,8 +104,9 @@ def remembered(memory: Path | None, what: str, path: Path, find_out: Callable[[]
     except (OSError, ValueError, KeyError, TypeError):
         pass
     found = find_out()
-    memory.mkdir(parents=True, exist_ok=True)
-    partial = note.with_suffix(".tmp")
-    partial.write_text(json.dumps({"of": stamp, "found": found}))
-    os.replace(partial, note)
+    with contextlib.suppress(OSError):  # what cannot be kept is found out again
+        memory.mkdir(parents=True, exist_ok=True)
+        partial = note.with_suffix(".tmp")
+        partial.write_text(json.dumps({"of": stamp, "found": found}))
+        os.replace(partial, note)
     return found

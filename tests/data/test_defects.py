@@ -47,6 +47,7 @@ def _archives(folder: Path) -> str:
         ("n00000010_2.JPEG", ilsvrc.jpeg(9)),
         ("n00000010_6.JPEG", _png("16")),
         ("n00000010_7.JPEG", b""),
+        ("n00000010_\udcff.JPEG", b"a name that is no UTF-8"),
     )
     box = ilsvrc.annotation((20, 12, 4, 4), (-5, 0, 12, 99), (3, 3, 3, 9), ("x", 0, 1, 1))
     named = box.replace(b"<annotation>", b"<annotation><filename>%s</filename>").replace(
@@ -54,7 +55,7 @@ def _archives(folder: Path) -> str:
     boxes = {"n00000010/n00000010_2.xml": named, "n00000020/n00000020_0.xml": _BOMB,
              "n00000030/n00000030_0.xml": b"<annotation>", "n00000030/../../n00000030_1.xml": ilsvrc.annotation()}
     val = ilsvrc.val_images(4) | {"ILSVRC2012_val_00000002.JPEG": ilsvrc.jpeg(2, "CMYK")}
-    counts = {**ilsvrc.COUNTS, "n00000010": 8}
+    counts = {**ilsvrc.COUNTS, "n00000010": 9}
     return ilsvrc.write(folder, {
         ilsvrc.TRAIN: ilsvrc.tar(ilsvrc.class_tars(ilsvrc.COUNTS) | {"n00000010.tar": first}),
         ilsvrc.VAL: ilsvrc.tar(val),
@@ -79,7 +80,8 @@ def _lines(path: Path) -> dict[str, str]:
 
 def test_what_cannot_be_used_is_quarantined_with_its_reason(prepared: Path) -> None:
     found = _lines(prepared / "quarantine.jsonl")
-    expected = {"3": "1600000000 pixels", "4": "runcated", "2": "duplicate member", "7": "not an image"}
+    expected = {"3": "1600000000 pixels", "4": "runcated", "2": "duplicate member", "7": "not an image",
+                "?": "not an image"}
     assert found.keys() == {f"train n00000010_{number}.JPEG" for number in expected}
     for number, reason in expected.items():
         assert reason in found[f"train n00000010_{number}.JPEG"]

@@ -137,6 +137,10 @@ def test_tfds_build_is_converted(tmp_path: Path) -> None:
         f"{i}.JPEG": (ilsvrc.jpeg(i), i % 2) for i in range(6)}
     source = tfds_source.open_tfds(str(tmp_path / "imagenet2012"), "ours")
     assert writer.write_dataset(tmp_path / "ours", source, repair.check)["train"].examples == 6
+    shard = next((tmp_path / "imagenet2012").rglob("*.tfrecord-*"))
+    shard.write_bytes(shard.read_bytes()[:-100])
+    with pytest.raises(UserError, match="'train' split in .* cannot be read to its end"):
+        list(tfds_source.open_tfds(str(tmp_path / "imagenet2012"), "ours").splits["train"])
     with pytest.raises(UserError, match="holds 0 TFDS datasets"):
         tfds_source.open_tfds(str(tmp_path / "nowhere"), "ours")
 

@@ -9,7 +9,8 @@ import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-DISTANCE = 3  # differing bits of 64, the most that four bands find completely
+DISTANCE = 3  # differing bits of 64, up to which every pair is found
+REACH = 8  # and up to which those are that share one of the four bands; the second look keeps them honest
 _BANDS = DISTANCE + 1
 _LARGE = 1024  # a bucket with more is divided by the bits that its members do not share
 _CHUNK = 2**18  # candidate pairs looked at together, and pairs remembered before they are joined
@@ -33,7 +34,7 @@ def exact_groups(digests: np.ndarray, among: np.ndarray) -> np.ndarray:
 
 def near_groups(hashes: np.ndarray, among: np.ndarray,
                 alike: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> np.ndarray:
-    """Groups of images linked by pairs that differ in at most DISTANCE bits and are alike at a second look.
+    """Groups of images linked by pairs with near hashes (see near_pairs) that are alike at a second look.
 
     A group may hold two images that are less alike than that, where others lead from one to the other.
 
@@ -57,17 +58,18 @@ def near_groups(hashes: np.ndarray, among: np.ndarray,
 
 
 def near_pairs(hashes: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Every pair of uint64 hashes [n] that differs in at most DISTANCE bits, some of them more than once.
+    """Every pair of uint64 hashes [n] that differs in at most DISTANCE bits, and some that differ in up to REACH.
 
     Of four bands of 16 bits a pair that differs in three bits shares one: only within a bucket of equal bands need
-    hashes be compared, and within a large one the same holds for the 48 bits left, then for 36.
+    hashes be compared, and within a large one the same holds for the 48 bits left, then for 36. A pair that shares
+    several bands comes several times.
 
     Yields:
         (index, index), each [m] with m at most _CHUNK, and the first below the second.
     """
     values = np.ascontiguousarray(hashes, np.uint64)
     for low, high in _sharing_a_band(values, np.arange(len(values)), 64):
-        near = np.bitwise_count(values[low] ^ values[high]) <= DISTANCE
+        near = np.bitwise_count(values[low] ^ values[high]) <= REACH
         low, high = low[near], high[near]
         yield np.minimum(low, high), np.maximum(low, high)
 

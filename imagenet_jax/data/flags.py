@@ -21,7 +21,8 @@ FLAGS = {
     "dark": "the mean luminance is below {brightness:g} of 255",
     "exact_duplicate": "an earlier example of the split has the same bytes or the same pixels",
     "near_duplicate": "an earlier example of the split is the same picture, resized, recompressed or retouched (pHash "
-                      f"within {duplicates.DISTANCE} bits of 64, thumbnails correlated by {{correlation:g}} or more)",
+                      f"within {duplicates.DISTANCE} bits of 64, or {duplicates.REACH} where a quarter is the same; "
+                      "thumbnails correlated by {correlation:g} or more)",
     "leak": "another split has this training image, or nearly",
     "label_error": "out-of-fold predictions say that it is of another class (confident learning)",
 }
@@ -35,7 +36,8 @@ class Thresholds(NamedTuple):
     shows less than a quarter. contrast: the palest of 20,000 photographs had 8. colour: JPEG noise alone
     makes up to 2 of a grey image. sharpness: of 200 photographs none was below 0.13; a Gaussian blur of 3 px at full
     size brings nine of ten below 0.1. brightness: night scenes with a lit object begin at about 8 and are at home
-    at 20. correlation: different pictures with near hashes reach 0.85, copies at half the size and quality 0.97.
+    at 20. correlation: of 240 million pairs of different pictures the most alike with near hashes had 0.92; copies of
+    other size and quality have 0.97 and more.
     """
 
     side: int = 32
@@ -48,7 +50,7 @@ class Thresholds(NamedTuple):
 
 
 class Found(NamedTuple):
-    """The m examples with a flag: row int64 [m] ascending, what the manifest says of each, how bad it is (float [m])."""
+    """The m examples with a flag: rows int64 [m] ascending, what the manifest says of each, how bad it is."""
 
     rows: np.ndarray
     values: list[Any]

@@ -54,8 +54,8 @@ def open_probabilities(paths: Sequence[str], labels: np.ndarray, classes: int) -
     twice = np.flatnonzero(np.diff(index[order]) == 0)
     if len(twice):
         a, b = (paths[int(np.searchsorted(np.cumsum(lengths), i, "right"))] for i in order[twice[0] : twice[0] + 2])
-        raise UserError(f"{a} and {b} both have probabilities of example {index[order][twice[0]]}: give one file of each "
-                        "fold (dataset.fold=0, 1, ...), of runs with the same dataset.holdout")
+        raise UserError(f"{a} and {b} both have probabilities of example {index[order][twice[0]]}: give one file of "
+                        "each fold (dataset.fold=0, 1, ...), of runs with the same dataset.holdout")
     starts = np.cumsum([0, *lengths])
 
     def read(positions: np.ndarray) -> np.ndarray:

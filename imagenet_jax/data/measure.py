@@ -156,7 +156,7 @@ def run_beam(todo: Sequence[Task], runner: str, options: Sequence[str]) -> None:
         import apache_beam as beam
         from apache_beam.options.pipeline_options import PipelineOptions
     except ImportError as error:
-        raise UserError(f"--runner={runner} needs Apache Beam: pip install apache-beam, or use --runner=local.") from error
+        raise UserError(f"--runner={runner} needs Apache Beam: install apache-beam, or take --runner=local") from error
     try:
         pipeline = beam.Pipeline(runner, options=PipelineOptions(list(options)))
     except (ImportError, AttributeError, ValueError) as error:

@@ -93,15 +93,15 @@ def parse(record: bytes) -> dict:
     return tf_example_pb2.Example.FromString(record).features.feature
 
 
-def tasks(dataset: dataset_lib.Dataset, directory: str, per_file: int = RANGE) -> list[Task]:
+def tasks(dataset: dataset_lib.Dataset, directory: str) -> list[Task]:
     """Cuts every split into ranges. Files tell which dataset and version they are of, so that none is mistaken."""
     index = json.loads((Path(dataset.directory) / dataset_lib.INDEX).read_text())
-    identity = json.dumps([VERSION, ROW.descr, per_file, index["name"], index["splits"], index["classes"]])
+    identity = json.dumps([VERSION, ROW.descr, RANGE, index["name"], index["splits"], index["classes"]])
     key = hashlib.sha256(identity.encode()).hexdigest()[:12]
     return [
-        Task(os.path.abspath(dataset.directory), split, start, min(start + per_file, count),
+        Task(os.path.abspath(dataset.directory), split, start, min(start + RANGE, count),
              os.path.join(os.path.abspath(directory), f"{split}-{start:09d}-{key}.npy"))
-        for split, count in dataset.splits.items() for start in range(0, count, per_file)
+        for split, count in dataset.splits.items() for start in range(0, count, RANGE)
     ]
 
 

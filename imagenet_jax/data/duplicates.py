@@ -58,18 +58,17 @@ def near_groups(hashes: np.ndarray, among: np.ndarray,
 
 
 def near_pairs(hashes: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Every pair of uint64 hashes [n] that differs in at most DISTANCE bits, and some that differ in up to REACH.
+    """Every pair of uint64 hashes [n] that differs in at most DISTANCE bits, and some that differ in up to REACH; once.
 
     Of four bands of 16 bits a pair that differs in three bits shares one: only within a bucket of equal bands need
-    hashes be compared, and within a large one the same holds for the 48 bits left, then for 36. A pair that shares
-    several bands comes several times.
+    hashes be compared, and within a large one the same holds for the 48 bits left, then for 36.
 
     Yields:
         (index, index), each [m] with m at most _CHUNK, and the first below the second.
     """
-    values = np.ascontiguousarray(hashes, np.uint64)
-    for low, high in _sharing_a_band(values, np.arange(len(values)), 64):
-        near = np.bitwise_count(values[low] ^ values[high]) <= REACH
+    hashes = np.ascontiguousarray(hashes, np.uint64)
+    for low, high in _sharing_a_band(hashes, np.arange(len(hashes)), np.arange(64), ()):
+        near = np.bitwise_count(hashes[low] ^ hashes[high]) <= REACH
         low, high = low[near], high[near]
         yield np.minimum(low, high), np.maximum(low, high)
 
@@ -106,24 +105,30 @@ def look_again(thumbs: np.ndarray, contrast: np.ndarray, least: float) -> Callab
     return alike
 
 
-def _sharing_a_band(values: np.ndarray, members: np.ndarray,
-                    bits: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Pairs of members that share one of four bands of the `bits` low bits of their values."""
-    width = bits // _BANDS
-    for band in range(_BANDS):
-        low = np.uint64(band * width)
-        key = (values >> low) & np.uint64(2**width - 1)
+def _sharing_a_band(hashes: np.ndarray, members: np.ndarray, bits: np.ndarray,
+                    differ: tuple[np.uint64, ...]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Pairs of members that share one of the four bands that these bits of their hashes are cut into.
+
+    Args:
+        differ: masks in which a pair must not be equal, as it has come before if it is.
+    """
+    for band in np.array_split(bits, _BANDS):
+        mask = np.bitwise_or.reduce(np.uint64(1) << band.astype(np.uint64))
+        key = hashes[members] & mask
         order = np.argsort(key, kind="stable")
-        key, sorted_members = key[order], members[order]
-        ends = np.r_[np.flatnonzero(key[1:] != key[:-1]) + 1, len(key)]
-        sizes = np.diff(ends, prepend=0)
-        small = np.repeat(sizes <= _LARGE, sizes) if bits > 36 else np.ones(len(key), bool)
-        yield from _within_buckets(key[small], sorted_members[small])
-        for end, size in zip(ends, sizes, strict=True) if bits > 36 else ():
-            if size > _LARGE:
-                inside = values[order[end - size : end]]
-                rest = (inside >> (low + np.uint64(width)) << low) | (inside & ((np.uint64(1) << low) - np.uint64(1)))
-                yield from _sharing_a_band(rest, sorted_members[end - size : end], bits - width)
+        key, ordered = key[order], members[order]
+        starts = np.flatnonzero(np.r_[True, key[1:] != key[:-1]])
+        sizes = np.diff(np.r_[starts, len(key)])
+        large = (sizes > _LARGE) & (len(bits) > 36)
+        few = np.repeat(~large, sizes)
+        for low, high in _within_buckets(key[few], ordered[few]):
+            distinct = hashes[low] ^ hashes[high]
+            new = np.all([distinct & other for other in differ], axis=0) if differ else slice(None)
+            yield low[new], high[new]
+        for start, size in zip(starts[large], sizes[large], strict=True):
+            rest = np.setdiff1d(bits, band)
+            yield from _sharing_a_band(hashes, ordered[start : start + size], rest, differ)
+        differ = (*differ, mask)
 
 
 def _within_buckets(key: np.ndarray, members: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:

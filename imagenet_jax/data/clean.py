@@ -40,7 +40,15 @@ def clean(directory: str, out: str, probabilities: Sequence[str] = (),
     Raises:
         UserError: no such dataset, files that do not belong to it, or a measurement that failed.
     """
-    dataset = dataset_lib.open_dataset(directory)
+    try:
+        return _clean(dataset_lib.open_dataset(directory), out, probabilities, run)
+    except OSError as error:
+        raise UserError(f"cannot write {error.filename or out}: {error.strerror or error}. Make room or choose another "
+                        "place; the same command goes on from what is measured.") from error
+
+
+def _clean(dataset: dataset_lib.Dataset, out: str, probabilities: Sequence[str],
+           run: Callable[[Sequence[measure.Task]], None]) -> Cleaned:
     records = {split: dataset_lib.open_split(dataset, split) for split in dataset.splits}
     tasks = measure.tasks(dataset, os.path.join(out, "measured"))
     os.makedirs(os.path.join(out, "measured"), exist_ok=True)
@@ -58,7 +66,7 @@ def clean(directory: str, out: str, probabilities: Sequence[str] = (),
               "thresholds": flags.Thresholds()._asdict(), "label_errors_among": covered, "counts": counts}
     path = os.path.join(out, "manifest.jsonl")
     manifest.write(path, header, _lines(dataset, found, names))
-    report = cleaning_report.write(out, dataset, records, found, header)
+    report = cleaning_report.write(out, dataset, records, found, names, header)
     return Cleaned(path, report, counts, covered)
 
 

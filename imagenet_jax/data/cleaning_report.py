@@ -16,11 +16,11 @@ _COLUMNS, _MOST = 8, 32  # cells of a picture, of one example or of a pair
 
 
 def write(out: str, dataset: Dataset, records: Mapping[str, Records], found: Mapping[str, flags.Found],
-          header: Mapping[str, Any]) -> str:
+          names: Mapping[int, tuple[str, int]], header: Mapping[str, Any]) -> str:
     """Writes OUT/report.md and OUT/pictures/FLAG.png; returns the path of the report.
 
     Args:
-        found: as `clean.find` gives it. header: the manifest's.
+        found: as `clean.find` gives it. names: file name and label of every flagged row. header: the manifest's.
     """
     os.makedirs(os.path.join(out, "pictures"), exist_ok=True)
     lines = [f"# Cleaning {dataset.name}", "",
@@ -39,7 +39,7 @@ def write(out: str, dataset: Dataset, records: Mapping[str, Records], found: Map
             lines += ["", "None."]
             continue
         if flag == "label_error":
-            lines += ["", *_confusions(dataset, records, each, header["label_errors_among"])]
+            lines += ["", *_confusions(dataset, each, names, header["label_errors_among"])]
         worst = np.argsort(-each.severity, kind="stable")[:_MOST]
         _draw(path, [_cell(dataset, records, flag, each, i) for i in worst])
         lines += ["", f"The {len(worst)} clearest of {len(each.rows):,}:", "", f"![{flag}](pictures/{flag}.png)"]
@@ -64,10 +64,9 @@ def _meaning(flag: str) -> str:
     return text[0].upper() + text[1:]
 
 
-def _confusions(dataset: Dataset, records: Mapping[str, Records], each: flags.Found, covered: int) -> list[str]:
+def _confusions(dataset: Dataset, each: flags.Found, names: Mapping[int, tuple[str, int]], covered: int) -> list[str]:
     """The pairs of classes that most suspects lie between."""
-    start = measure.first_rows(dataset)[flags.TRAIN]
-    given = [_features(records[flags.TRAIN], row - start)["label"].int64_list.value[0] for row in each.rows.tolist()]
+    given = [names[row][1] for row in each.rows.tolist()]
     suggested = [value["suggested"] for value in each.values]
     pairs, counts = np.unique(np.array([given, suggested]), axis=1, return_counts=True)
     order = np.argsort(-counts, kind="stable")[:10]

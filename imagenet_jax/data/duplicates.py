@@ -93,8 +93,8 @@ def look_again(thumbs: np.ndarray, contrast: np.ndarray, least: float) -> Callab
 
     def alike(left: np.ndarray, right: np.ndarray) -> np.ndarray:
         out = np.empty(len(left), bool)
-        for start in range(0, len(left), 2**14):
-            part = slice(start, start + 2**14)
+        for start in range(0, len(left), 2**13):
+            part = slice(start, start + 2**13)
             a, b = (thumbs[side[part]].reshape(len(side[part]), -1).astype(np.float32) for side in (left, right))
             a, b = a - a.mean(1, keepdims=True), b - b.mean(1, keepdims=True)
             scale = np.sqrt((a * a).sum(1) * (b * b).sum(1))

@@ -17,6 +17,7 @@ from imagenet_jax.data.flags import FLAGS
 from imagenet_jax.errors import UserError
 
 VERSION = 1
+_HEADER, _LINE = {"dataset", "splits", "flags"}, {"split", "index", "flags"}
 
 
 def write(path: str, header: Mapping[str, Any], lines: Iterable[Mapping[str, Any]]) -> None:
@@ -60,6 +61,8 @@ def _read(path: str) -> Iterator[dict[str, Any]]:
                 line = json.loads(text)
                 if number == 0 and line["manifest"] > VERSION:
                     raise UserError(f"{path} has format {line['manifest']}; this version reads up to {VERSION}")
+                if lacking := (_LINE if number else _HEADER) - line.keys():
+                    raise ValueError(f"line {number + 1} has no {', '.join(sorted(lacking))}")
                 yield line
             if os.path.getsize(path) == 0:
                 raise ValueError("it is empty")

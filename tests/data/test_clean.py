@@ -129,6 +129,12 @@ def cut_tasks(place: Path, out: Path) -> list[measure.Task]:
     return measure.tasks(open_dataset(place / "data"), str(out / "measured"))
 
 
+def test_a_place_that_cannot_be_written_is_told(place, known, tmp_path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="cannot write .*file"):
+        clean.clean(str(place / "data"), str(tmp_path / "file"), (), in_this_process)
+
+
 def test_a_killed_worker_is_told(place, known, monkeypatch) -> None:
     def die(*_, **__):
         raise BrokenProcessPool
@@ -162,7 +168,7 @@ def test_a_manifest_that_does_not_belong_is_refused(place, known, cleaned, tmp_p
         manifest.excluded(cleaned.manifest, dataset, "train", ("blured",))
     with pytest.raises(UserError, match="no manifest"):
         manifest.excluded(str(tmp_path / "none"), dataset, "train")
-    for text in ("", "no json", "[]", '{"a": 1}', '{"manifest": 9}'):
+    for text in ("", "no json", "[]", '{"a": 1}', '{"manifest": 9}', '{"manifest": 1}'):
         (tmp_path / "bad").write_text(text)
         with pytest.raises(UserError, match="bad"):
             manifest.excluded(str(tmp_path / "bad"), dataset, "train")

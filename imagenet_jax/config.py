@@ -34,6 +34,9 @@ def base() -> Config:
     config.dataset.train_split = "train"
     config.dataset.eval_split = "validation"  # reported, never selected on
     config.dataset.holdout = 0.0  # fraction of the training split kept out, for model selection
+    config.dataset.fold = 0  # which of the round(1 / holdout) disjoint holdouts
+    config.dataset.exclude = ""  # a manifest of `clean`: what it flags is not trained on; empty for none
+    config.dataset.exclude_flags = ()  # only what it flags as one of these, such as 'leak'; () for every flag
 
     config.loader = Config()  # data.loader.Workers
     config.loader.threads = 0  # of the tf.data pool; 0 for one a core
@@ -162,6 +165,9 @@ def check(config: Config) -> None:
     _check(config, "augment.area", lambda v: len(v) == 2 and 0 < v[0] <= v[1] <= 1, "(low, high) in 0..1")
     _check(config, "augment.aspect", lambda v: len(v) == 2 and 0 < v[0] <= v[1], "(low, high) above 0")
     _check(config, "view.resize", lambda v: v >= config.view.size, f"at least view.size = {config.view.size}")
+    folds = round(1 / config.dataset.holdout) if config.dataset.holdout else 1
+    _check(config, "dataset.fold", lambda v: 0 <= v < folds,
+           f"0..{folds - 1} with dataset.holdout={config.dataset.holdout}")
     _check_choices(config)
     for key in ("optimizer.decay", "freeze"):
         _check(config, key, _are_patterns, "regular expressions")

@@ -49,6 +49,7 @@ def test_a_mistake_is_one_message_and_exit_code_2(arguments, words):
     ("augment.area", (0.5, 0.1), "low, high"),
     ("model.bn_group", 100, "must divide global_batch=256"),
     ("early_stopping", "5 epochs", "set dataset.holdout"),
+    ("dataset.fold", 1, "0..0 with dataset.holdout=0.0"),
     ("view.resize", 10, "at least view.size"),
     ("freeze", ("(",), "regular expressions"),
 ])

@@ -5,7 +5,10 @@ from absl import flags
 WORKDIR = flags.DEFINE_string("workdir", None, "The run whose last checkpoint is evaluated.")
 CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Or a checkpoint: RUN/checkpoints/STEP, or RUN/best.")
 DATASET = flags.DEFINE_string("dataset", "", "A prepared dataset; by default the run's, or IMAGENET_DIR.")
-SPLIT = flags.DEFINE_string("split", "", "By default the run's evaluation split.")
+SPLIT = flags.DEFINE_string("split", "", "By default the run's evaluation split; 'holdout' for what it kept out of the "
+                            "training split.")
+PROBABILITIES = flags.DEFINE_bool(
+    "probabilities", False, "Write the probabilities of every class as probabilities.npy, for `clean`.")
 BATCH = flags.DEFINE_integer("batch", 0, "Examples at a time over all devices; changes no metric.", lower_bound=0)
 OUT = flags.DEFINE_string("out", "", "Where the results go; by default RUN/evaluation.")
 flags.mark_flags_as_mutual_exclusive(["workdir", "checkpoint"], required=True)
@@ -19,7 +22,8 @@ def main(argv: list[str]) -> None:
     from imagenet_jax.training import evaluating
 
     results = evaluating.evaluate_checkpoint(WORKDIR.value or CHECKPOINT.value, dataset_dir=DATASET.value,
-                                             split=SPLIT.value, batch=BATCH.value, out=OUT.value)
+                                             split=SPLIT.value, batch=BATCH.value, out=OUT.value,
+                                             probabilities=PROBABILITIES.value)
     metrics, protocol = results["metrics"], results["protocol"]
     print(f"{protocol['dataset']}/{protocol['split']}, {protocol['checkpoint']}: top-1 {metrics['top1']:.2%}, "
           f"top-5 {metrics['top5']:.2%}, loss {metrics['loss']:.4f} on {metrics['seen']:,} examples")

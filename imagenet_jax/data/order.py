@@ -38,8 +38,14 @@ def host_positions(step: int, global_batch: int, host: int, hosts: int) -> np.nd
     return np.arange(start, start + share)
 
 
-def split_holdout(n: int, fraction: float) -> tuple[np.ndarray, np.ndarray]:
-    """Cuts 0..n-1 into (training pool, holdout), both sorted; the holdout has round(n * fraction) examples."""
-    count = round(n * fraction)
+def split_holdout(n: int, fraction: float, fold: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Cuts 0..n-1 into (training pool, holdout), both sorted.
+
+    Args:
+        fraction: of the examples that a holdout has; folds may differ by one example.
+        fold: which of the disjoint holdouts, 0..round(1 / fraction)-1; together they are everything where
+            1 / fraction is whole.
+    """
+    start, stop = (min(n, round(n * fraction * i)) for i in (fold, fold + 1))
     order = permutation(_HOLDOUT_KEY, 0, n)
-    return np.sort(order[count:]), np.sort(order[:count])
+    return np.sort(np.r_[order[:start], order[stop:]]), np.sort(order[start:stop])

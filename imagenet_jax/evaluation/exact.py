@@ -32,7 +32,8 @@ class Predictions(NamedTuple):
 
 
 def eval_step(
-    apply_fn: Callable[[Any, jax.Array], jax.Array], variables: Any, batch: Mapping[str, jax.Array]
+    apply_fn: Callable[[Any, jax.Array], jax.Array], variables: Any, batch: Mapping[str, jax.Array],
+    probabilities: bool = False,
 ) -> dict[str, jax.Array]:
     """Judges each example of a batch by itself; pure, no collectives.
 
@@ -40,13 +41,15 @@ def eval_step(
         apply_fn: `(variables, image [B, H, W, 3]) -> logits [B, classes]`, in evaluation mode.
         variables: what `apply_fn` takes.
         batch: `image`, `label` [B], `index` [B], `mask` [B] (0 for padding).
+        probabilities: return those of every class, too.
 
     Returns:
-        The fields of `Predictions` and `mask`, each with leading axis B.
+        The fields of `Predictions` and `mask`, each with leading axis B; and `probabilities` [B, classes].
     """
     logits = jnp.asarray(apply_fn(variables, batch["image"]), jnp.float32)
     best = jax.lax.top_k(logits, min(5, logits.shape[-1]))[1]
-    return {
+    every_class = {"probabilities": jax.nn.softmax(logits)} if probabilities else {}
+    return every_class | {
         "index": batch["index"],
         "label": batch["label"],
         "mask": batch["mask"],

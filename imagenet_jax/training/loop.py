@@ -6,6 +6,7 @@ import functools
 import json
 import os
 import signal
+import zlib
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -15,7 +16,7 @@ import numpy as np
 from imagenet_jax import checkpoint, models
 from imagenet_jax import config as config_lib
 from imagenet_jax.data import dataset as dataset_lib
-from imagenet_jax.data import loader, order
+from imagenet_jax.data import loader, manifest, order
 from imagenet_jax.errors import UserError
 from imagenet_jax.evaluation import exact, report
 from imagenet_jax.training import evaluating, losses, optimizer, parallel, reporting, schedule
@@ -45,6 +46,7 @@ class Run(NamedTuple):
     total_steps: int
     learning_rate: schedule.Schedule
     options: StepOptions
+    notes: tuple[str, ...] = ()  # for the report
 
     def steps(self, duration: str) -> int:
         """Optimizer steps in a duration."""
@@ -73,8 +75,7 @@ def train(config: config_lib.Config, workdir: str) -> dict[str, dict[str, float]
     run = build(config, workdir)
     claim_workdir(config, workdir)
     state, best, notes = start(run)
-    if warning := evaluating.variant_warning(run.dataset):
-        notes.append(warning)
+    notes = [*filter(None, [evaluating.variant_warning(run.dataset)]), *run.notes, *notes]
     first = int(state.step)
     with reporting.Reporter(workdir, total_steps=run.total_steps, start_step=first,
                             global_batch=config.global_batch) as reporter:
@@ -95,7 +96,8 @@ def build(config: config_lib.Config, workdir: str) -> Run:
     """Opens the data and makes model, optimizer and layout; compiles and writes nothing."""
     dataset = dataset_lib.open_dataset(config_lib.dataset_dir(config.dataset.dir))
     records = dataset_lib.open_split(dataset, config.dataset.train_split)
-    pool, holdout = order.split_holdout(len(records), config.dataset.holdout)
+    pool, holdout = order.split_holdout(len(records), config.dataset.holdout, config.dataset.fold)
+    pool, notes = without_flagged(config, dataset, pool)
     judged = {"holdout": loader.Part(records, holdout)} if len(holdout) else {}
     eval_records = dataset_lib.open_split(dataset, config.dataset.eval_split)
     judged["val"] = loader.Part(eval_records, np.arange(len(eval_records)))
@@ -115,7 +117,22 @@ def build(config: config_lib.Config, workdir: str) -> Run:
     micro = parallel.micro_batches(layout, config.global_batch, config.max_per_device_batch,
                                    getattr(model, "bn_group", None))
     return Run(config, workdir, dataset, loader.Part(records, pool), judged, layout, micro, total, learning_rate,
-               options)
+               options, notes)
+
+
+def without_flagged(config: config_lib.Config, dataset: dataset_lib.Dataset,
+                    pool: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
+    """The training pool without what dataset.exclude flags, and a note of how many that were."""
+    if not config.dataset.exclude:
+        return pool, ()
+    names = (config.dataset.exclude_flags,) if isinstance(config.dataset.exclude_flags, str) else \
+        tuple(config.dataset.exclude_flags)
+    flagged = manifest.excluded(config.dataset.exclude, dataset, config.dataset.train_split, names)
+    kept = np.setdiff1d(pool, flagged)
+    if not len(kept):
+        raise UserError(f"{config.dataset.exclude} flags every training example: name fewer dataset.exclude_flags")
+    return kept, (f"Left out {len(pool) - len(kept):,} of {len(pool):,} training examples that "
+                  f"{config.dataset.exclude} flags as {' or '.join(names) or 'anything'}.",)
 
 
 def claim_workdir(config: config_lib.Config, workdir: str) -> None:
@@ -291,8 +308,10 @@ def make_saver(run: Run) -> Saver:
 
 def identity(run: Run) -> dict[str, Any]:
     """What must not change about the data while a run goes on."""
-    return {"name": run.dataset.name, "train_examples": len(run.train_part.records),
+    same = {"name": run.dataset.name, "train_examples": len(run.train_part.records),
             "classes": len(run.dataset.classes)}
+    pool = zlib.crc32(run.train_part.pool.tobytes())  # the path of a manifest may stay while its flags change
+    return same | ({"pool": pool} if run.config.dataset.exclude else {})
 
 
 def write_evaluation(run: Run, judged: Judged) -> None:

@@ -72,6 +72,17 @@ def test_holdout_and_pool_are_disjoint_and_complete(n, fraction, count) -> None:
     assert np.array_equal(pool, np.sort(pool)) and np.array_equal(holdout, np.sort(holdout))
 
 
+@pytest.mark.parametrize(("n", "fraction", "folds"), [(1000, 0.1, 10), (99, 0.25, 4), (7, 0.5, 2), (100, 1 / 3, 3)])
+def test_folds_are_disjoint_equal_and_together_everything(n, fraction, folds) -> None:
+    cut = [order.split_holdout(n, fraction, fold) for fold in range(folds)]
+    assert np.array_equal(np.sort(np.concatenate([holdout for _, holdout in cut])), np.arange(n))
+    assert np.ptp([len(holdout) for _, holdout in cut]) <= 1
+    for pool, holdout in cut:
+        assert np.array_equal(np.sort(np.concatenate([pool, holdout])), np.arange(n))
+    for ours, first in zip(cut[0], order.split_holdout(n, fraction), strict=True):
+        assert np.array_equal(ours, first)
+
+
 def test_the_holdout_is_spread_over_the_dataset_and_grows() -> None:
     """Examples lie by class, so that the first tenth would be a tenth of the classes."""
     small, large = (order.split_holdout(10_000, fraction)[1] for fraction in (0.05, 0.1))

@@ -7,6 +7,7 @@ from small_net import SmallNet
 
 from imagenet_jax.data import dataset as dataset_lib
 from imagenet_jax.data import loader
+from imagenet_jax.errors import UserError
 from imagenet_jax.evaluation import exact
 from imagenet_jax.training import evaluating, loop, parallel
 from imagenet_jax.training.state import init_variables
@@ -68,3 +69,30 @@ def test_a_variant_is_warned_of_and_stamped(dataset_dir):
     small = dataset._replace(variant="max_side=512, quality=90")
     assert "max_side=512, quality=90" in evaluating.variant_warning(small)
     assert evaluating.protocol(small, "validation", VIEW, "float32", "1")["variant"] == small.variant
+
+
+def test_folds_give_every_training_example_out_of_fold_probabilities(small_config, tmp_path):
+    small_config.dataset.holdout = 0.5
+    small_config.duration = "2 steps"
+    seen = []
+    for fold in (0, 1):
+        small_config.dataset.fold = fold
+        run = str(tmp_path / f"run{fold}")
+        held = loop.build(small_config, run).judged["holdout"].pool
+        loop.train(small_config, run)
+        results = evaluating.evaluate_checkpoint(run, split="holdout", batch=7, out=f"{run}/out", probabilities=True)
+        assert results["protocol"]["split"] == "holdout" and results["protocol"]["fold"] == fold
+        kept = np.load(f"{run}/out/probabilities.npy", mmap_mode="r")
+        assert kept["index"].tolist() == held.tolist() and kept["probabilities"].dtype == np.float16
+        np.testing.assert_allclose(kept["probabilities"].astype(np.float32).sum(axis=1), 1, atol=2e-3)
+        correct = (kept["probabilities"].argmax(axis=1) == kept["label"]).sum()
+        assert abs(correct - results["metrics"]["correct1"]) <= 1  # float16 can make two classes equal
+        seen += held.tolist()
+    assert sorted(seen) == list(range(96))
+
+
+def test_a_run_without_a_holdout_says_so(small_config, tmp_path):
+    small_config.duration = "2 steps"
+    loop.train(small_config, str(tmp_path / "run"))
+    with pytest.raises(UserError, match="no holdout"):
+        evaluating.evaluate_checkpoint(str(tmp_path / "run"), split="holdout")

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from imagenet_jax import checkpoint
+from imagenet_jax.data import manifest
 from imagenet_jax.errors import UserError
 from imagenet_jax.training import loop
 
@@ -175,6 +176,31 @@ def test_early_stopping_keeps_the_best(small_config, tmp_path):
     last, best = (state_at(tmp_path / "run" / kind)[1] for kind in ("checkpoints", "best"))
     assert last["step"] - best["step"] == 6 == last["step"] - last["best"][1]
     assert "Stopped early" in (tmp_path / "run/report.md").read_text()
+
+
+def write_manifest(path, flagged):
+    header = {"dataset": "small", "splits": {"train": 96, "validation": 53}, "flags": ["grey", "leak"]}
+    manifest.write(str(path), header, [{"split": split, "index": i, "flags": {flag: 1}} for split, i, flag in flagged])
+
+
+def test_flagged_examples_are_left_out_and_told(small_config, tmp_path, capsys):
+    write_manifest(tmp_path / "manifest.jsonl", [
+        ("train", 3, "grey"), ("train", 4, "leak"), ("train", 90, "leak"), ("validation", 5, "leak")])
+    small_config.dataset.exclude = str(tmp_path / "manifest.jsonl")
+    run = loop.build(small_config, "")
+    assert sorted(set(range(96)) - set(run.train_part.pool)) == [3, 4, 90] and len(run.judged["val"].pool) == 53
+    small_config.dataset.exclude_flags = ("leak",)
+    loop.train(small_config, str(tmp_path / "run"))
+    note = f"Left out 2 of 96 training examples that {tmp_path}/manifest.jsonl flags as leak."
+    assert note in capsys.readouterr().out and note in (tmp_path / "run/report.md").read_text()
+    write_manifest(tmp_path / "manifest.jsonl", [("train", 7, "leak")])
+    small_config.duration = "12 steps"
+    (tmp_path / "run/config.json").unlink()
+    with pytest.raises(UserError, match="was trained on other data"):
+        loop.train(small_config, str(tmp_path / "run"))
+    write_manifest(tmp_path / "manifest.jsonl", [("train", i, "leak") for i in range(96)])
+    with pytest.raises(UserError, match="flags every training example"):
+        loop.build(small_config, "")
 
 
 def test_no_dataset_is_told(small_config, tmp_path, monkeypatch):

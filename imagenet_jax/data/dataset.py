@@ -57,7 +57,9 @@ class Records:
             UserError: a shard is damaged or cut short.
         """
         try:
-            return list(self._source.__getitems__(indices))
+            if self._directory.startswith("gs://"):  # one thread a shard hides what a bucket takes to answer
+                return list(self._source.__getitems__(indices))
+            return [self._source[index] for index in indices]  # a third of the processor time of the above
         except RuntimeError as error:
             raise UserError(
                 f"A shard in {self._directory} is damaged: {error}. "

@@ -24,20 +24,20 @@ _TO_DEVICE = ("image", "label", "index", "mask")
 
 
 class Evaluator(NamedTuple):
-    """A compiled evaluation. view: size, resize, interpolation and antialias of the centre crop."""
+    """A compiled evaluation. view: size, resize, library, interpolation and antialias of the centre crop."""
 
     run: Callable[[PyTree, PyTree], PyTree]
     layout: parallel.Layout
     batch: int
     view: Mapping[str, Any]
-    threads: int = 0
+    workers: loader.Workers = loader.DEFAULT
 
 
 def make_evaluator(model: nn.Module, layout: parallel.Layout, *, batch: int, view: Mapping[str, Any],
-                   threads: int = 0) -> Evaluator:
+                   workers: loader.Workers = loader.DEFAULT) -> Evaluator:
     """Prepares to evaluate `batch` examples at a time over all devices; nothing is compiled yet."""
     step = functools.partial(exact.eval_step, make_apply(model))
-    return Evaluator(parallel.compile_eval(step, layout), layout, batch, view, threads)
+    return Evaluator(parallel.compile_eval(step, layout), layout, batch, view, workers)
 
 
 def evaluate(evaluator: Evaluator, variables: PyTree, part: loader.Part) -> tuple[exact.Predictions, list[str]]:
@@ -51,7 +51,7 @@ def evaluate(evaluator: Evaluator, variables: PyTree, part: loader.Part) -> tupl
     """
     layout, names = evaluator.layout, {}
     batches = loader.eval_batches(
-        part, batch=evaluator.batch, view=evaluator.view, threads=evaluator.threads,
+        part, batch=evaluator.batch, view=evaluator.view, workers=evaluator.workers,
         host_slice=loader.Host(jax.process_index(), jax.process_count()), local_devices=len(layout.local_devices))
 
     def run(batch: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -67,7 +67,8 @@ def evaluate(evaluator: Evaluator, variables: PyTree, part: loader.Part) -> tupl
 def protocol(dataset: str, split: str, view: Mapping[str, Any], dtype: str, checkpoint: str) -> dict[str, Any]:
     """How a result came to be: it is written beside every result."""
     return {"dataset": dataset, "split": split, "crop": view["size"], "resize": view["resize"],
-            "interpolation": view["interpolation"], "antialias": view["antialias"], "precision": dtype,
+            "interpolation": view["interpolation"], "antialias": view["antialias"],
+            "library": view.get("library", "tf"), "precision": dtype,
             "checkpoint": checkpoint}
 
 
@@ -99,7 +100,7 @@ def evaluate_checkpoint(path: str, *, dataset_dir: str = "", split: str = "", ou
     records = dataset_lib.open_split(dataset, split)
     model = models.make(num_classes=classes, **config.model)
     evaluator = make_evaluator(model, parallel.make_layout(config.parallel), batch=batch or config.evaluation.batch,
-                               view=config.view, threads=config.loader.threads)
+                               view=config.view, workers=loader.Workers(**config.loader))
     variables = {"params": items["ema"] or items["params"], "batch_stats": items["batch_stats"]}
     part = loader.Part(records, np.arange(len(records)))
     predictions, names = evaluate(evaluator, parallel.put_state(variables, evaluator.layout), part)

@@ -49,7 +49,7 @@ def train_example(encoded: tf.Tensor, draws: tf.Tensor, *, size: int, aspect: tu
     Returns:
         uint8 [size, size, 3], RGB.
     """
-    image = _decode_window(encoded, lambda shape: random_window(draws, shape, aspect), 0 if antialias else size)
+    image = decode_window(encoded, draws, aspect, 0 if antialias else size)
     image = resize(image, (size, size), interpolation, antialias)
     return tf.image.flip_left_right(image) if flip and draws[-1] < 0.5 else image
 
@@ -63,7 +63,7 @@ def eval_example(encoded: tf.Tensor, *, size: int, resize_to: int, interpolation
     if library == "pil":
         view = functools.partial(pil_view, size=size, resize_to=resize_to, interpolation=interpolation)
         return tf.ensure_shape(tf.numpy_function(view, [encoded], tf.uint8, stateful=False), (size, size, 3))
-    image = _decode(encoded)
+    image = decode(encoded)
     shape = tf.shape(image)[:2]
     target = resize_to * shape // tf.reduce_min(shape)  # the longer side rounds down, as torchvision's Resize
     image = resize(image, target, interpolation, antialias)
@@ -98,11 +98,20 @@ def resize(image: tf.Tensor, size: tuple[int, int] | tf.Tensor, interpolation: s
     return tf.cast(image + 0.5, tf.uint8)
 
 
-def _decode(encoded: tf.Tensor) -> tf.Tensor:
+def decode(encoded: tf.Tensor) -> tf.Tensor:
+    """The whole image: uint8 [H, W, 3], RGB."""
     return tf.io.decode_image(encoded, channels=3, expand_animations=False)
 
 
-def _decode_window(encoded: tf.Tensor, window: Callable[[tf.Tensor], tf.Tensor], size: int = 0) -> tf.Tensor:
+def decode_window(encoded: tf.Tensor, draws: tf.Tensor, aspect: tuple[float, float], size: int = 0) -> tf.Tensor:
+    """The window of `random_window`: uint8 [h, w, 3], RGB.
+
+    size: see `train_example`; 0 for never at a fraction.
+    """
+    return _decode_window(encoded, lambda shape: random_window(draws, shape, aspect), size)
+
+
+def _decode_window(encoded: tf.Tensor, window: Callable[[tf.Tensor], tf.Tensor], size: int) -> tf.Tensor:
     """Decodes only window(shape [2]) = int32 [top, left, height, width] where the format allows it.
 
     size: a JPEG window at least twice as large on both sides is decoded at the smallest 1/2, 1/4 or 1/8 that is
@@ -110,16 +119,19 @@ def _decode_window(encoded: tf.Tensor, window: Callable[[tf.Tensor], tf.Tensor],
     """
     if tf.io.is_jpeg(encoded):
         box = window(tf.io.extract_jpeg_shape(encoded)[:2])
-        decode = [functools.partial(lambda ratio: tf.io.decode_and_crop_jpeg(
-            encoded, box if ratio == 1 else tf.maximum(box // ratio, [0, 0, 1, 1]), channels=3, ratio=ratio), ratio)
-            for ratio in _RATIOS]
         if not size:
-            return decode[0]()
+            return _crop_jpeg(encoded, box, 1)
         enough = tf.reduce_min(box[2:]) >= [size * ratio for ratio in _RATIOS[1:]]
-        return tf.switch_case(tf.reduce_sum(tf.cast(enough, tf.int32)), decode)
-    image = _decode(encoded)
+        return tf.switch_case(tf.reduce_sum(tf.cast(enough, tf.int32)),
+                              [functools.partial(_crop_jpeg, encoded, box, ratio) for ratio in _RATIOS])
+    image = decode(encoded)
     top, left, height, width = tf.unstack(window(tf.shape(image)[:2]))
     return image[top : top + height, left : left + width]
+
+
+def _crop_jpeg(encoded: tf.Tensor, box: tf.Tensor, ratio: int) -> tf.Tensor:
+    """The box at 1 / ratio of its size; libjpeg counts its pixels in the shrunk image."""
+    return tf.io.decode_and_crop_jpeg(encoded, box // ratio, channels=3, ratio=ratio)
 
 
 def random_window(draws: tf.Tensor, shape: tf.Tensor, aspect: tuple[float, float]) -> tf.Tensor:

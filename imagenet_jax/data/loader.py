@@ -149,7 +149,7 @@ def _batches(steps: tf.data.Dataset, read: Callable[[np.ndarray], tuple[np.ndarr
     # The batch after this one is read while this one is decoded.
     rows = steps.map(parse).prefetch(1).unbatch()
     examples = rows.map(finish, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-    dataset = examples.batch(batch, drop_remainder=True).prefetch(2).with_options(_options(workers))
+    dataset = examples.batch(batch, drop_remainder=True).prefetch(2).with_options(options(workers))
     done = 0
     try:
         for loaded in dataset.as_numpy_iterator():
@@ -168,14 +168,15 @@ def _batches(steps: tf.data.Dataset, read: Callable[[np.ndarray], tuple[np.ndarr
         raise failed[0]
 
 
-def _options(workers: Workers) -> tf.data.Options:
-    options = tf.data.Options()
-    options.deterministic = True
-    options.threading.private_threadpool_size = workers.threads
-    options.threading.max_intra_op_parallelism = 1  # images run beside each other: no one is cut over threads
+def options(workers: Workers) -> tf.data.Options:
+    """How tf.data runs: in order, with the threads and the memory it is allowed."""
+    chosen = tf.data.Options()
+    chosen.deterministic = True
+    chosen.threading.private_threadpool_size = workers.threads
+    chosen.threading.max_intra_op_parallelism = 1  # images run beside each other: no one is cut over threads
     if workers.ram_gb:
-        options.autotune.ram_budget = int(workers.ram_gb * 1e9)
-    return options
+        chosen.autotune.ram_budget = int(workers.ram_gb * 1e9)
+    return chosen
 
 
 def _undecodable(rows: tf.data.Dataset, example: Callable[[tf.Tensor, tf.Tensor], tf.Tensor]) -> str:

@@ -125,7 +125,7 @@ def _batches(steps: tf.data.Dataset, read: Callable[[np.ndarray], tuple[np.ndarr
              example: Callable[[tf.Tensor, tf.Tensor], tf.Tensor], batch: int, workers: Workers) -> Iterator[Batch]:
     """A batch for each step: read(step) -> (records, index, draws), and `example` mapped over them in parallel."""
     features = {"image": tf.io.FixedLenFeature([], tf.string), "label": tf.io.FixedLenFeature([], tf.int64),
-                "file_name": tf.io.FixedLenFeature([], tf.string)}
+                "file_name": tf.io.FixedLenFeature([], tf.string, default_value="")}
     failed: list[UserError] = []  # tf would wrap it in an error of its own
 
     def load(step: np.ndarray) -> tuple[np.ndarray, ...]:

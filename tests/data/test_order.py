@@ -98,3 +98,10 @@ def test_draws_are_uniform_and_apart_for_seeds_positions_and_numbers() -> None:
 
 def test_the_draws_are_the_ones_they_always_were() -> None:
     assert order.draws(1, 2, 1, 3)[0].tolist() == [0.43539106845855713, 0.7753187417984009, 0.5383819341659546]
+
+
+@pytest.mark.parametrize("hosts", [2, 4, 8])
+def test_what_the_hosts_read_together_is_the_stream(hosts) -> None:
+    whole = order.stream(0, 1003, np.arange(201 * 64))
+    joined = [order.stream(0, 1003, positions) for step in range(201) for positions in hosts_of(step, 64, hosts)]
+    assert np.array_equal(np.concatenate(joined), whole)

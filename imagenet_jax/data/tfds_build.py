@@ -78,10 +78,11 @@ def open_dataset(directory: str | os.PathLike[str]) -> Dataset:
     labels = directory / "label.labels.txt"
     features = json.loads((directory / "features.json").read_text())["featuresDict"]["features"]
     kinds = {name: feature.get("pythonClassName", "").rpartition(".")[2] for name, feature in features.items()}
-    if kinds.get("image") != "Image" or kinds.get("label") != "ClassLabel" or not labels.is_file():
+    if kinds.get("image") != "Image" or kinds.get("label") != "ClassLabel":
         raise UserError(f"{directory} has the features {', '.join(kinds)}: an image and a class label are needed, "
                         "as TFDS's imagenet2012 has them.")
-    classes = tuple(labels.read_text().split("\n")[:-1])
+    numbers = map(str, range(int(features["label"]["classLabel"]["numClasses"])))
+    classes = tuple(labels.read_text().split("\n")[:-1] if labels.is_file() else numbers)
     splits = {split["name"]: sum(map(int, split["shardLengths"])) for split in info["splits"]}
     return Dataset(directory=str(directory), name=info["name"], classes=classes, class_names=classes, splits=splits)
 

@@ -2,8 +2,8 @@
 
 For ImageNet subsets prepared at 64 px (Downsampled ImageNet's size, https://arxiv.org/abs/1707.08819).
 Nesterov SGD 0.9 with batch 128, peak rate 0.1 after 5 epochs of warm-up, then cosine; weight decay 5e-4 on
-weights with more than one axis; label smoothing 0.1; random-resized-crop of area 0.25-1 and flip; evaluation
-on the whole 64 px image.
+weights with more than one axis; label smoothing 0.1; random-resized-crop of area 0.25-1, antialiased, and flip;
+evaluation on the whole 64 px image.
 
     python -m imagenet_jax train --config=configs/resnet18_64px.py --workdir=runs/resnet18_64px
 """
@@ -20,6 +20,7 @@ def get_config() -> ConfigDict:
 
     config.augment.size = 64
     config.augment.area = (0.25, 1.0)
+    config.augment.antialias = True
     config.view.size = 64
     config.view.resize = 64
 

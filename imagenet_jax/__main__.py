@@ -59,7 +59,7 @@ def _parse_flags(command: ModuleType, argv: list[str]) -> list[str]:
         raise UserError(_unknown_key(argv, str(error.args[0]))) from error
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.WARNING)  # libraries tell a lot; what we have to say is printed
-    if rest[1:]:
+    if rest[1:] and not hasattr(command, "TOPICS"):
         raise UserError(f"{rest[1]!r} belongs to no flag; write --flag=value")
     return rest
 

@@ -16,6 +16,7 @@ from ml_collections.config_dict import placeholder
 from imagenet_jax.errors import UserError
 
 Config = ml_collections.ConfigDict
+PIL_FILTERS = ("bilinear", "bicubic")
 
 
 def base() -> Config:
@@ -41,6 +42,8 @@ def base() -> Config:
     config.loader = Config()  # data.loader.Workers
     config.loader.threads = 0  # of the tf.data pool; 0 for one a core
     config.loader.prefetch = 2  # batches held on the devices ahead of the step
+    config.loader.ram_gb = 0.0  # that tf.data may fill with examples on their way; 0 for half of what is free
+    config.loader.cache_gb = 0.0  # of encoded records kept in memory, filled once; 0 for none
 
     config.augment = Config()  # data.host.train_example
     config.augment.size = 224  # px, side of the square the network sees
@@ -48,13 +51,14 @@ def base() -> Config:
     config.augment.aspect = (3 / 4, 4 / 3)  # width / height of a crop
     config.augment.flip = True  # left-right, half of the time
     config.augment.interpolation = "bilinear"  # or 'bicubic', 'nearest', 'area'
-    config.augment.antialias = True
+    config.augment.antialias = False  # True halves the speed of input; see data.host.train_example
 
     config.view = Config()  # data.host.eval_example
     config.view.size = 224  # px, side of the centre crop
     config.view.resize = 256  # px, shorter side before the crop
+    config.view.library = "tf"  # or 'pil': torchvision's pixels bit for bit, which most published accuracies rest on
     config.view.interpolation = "bilinear"
-    config.view.antialias = True
+    config.view.antialias = True  # PIL always does
 
     config.model = Config()  # models.make; None leaves the family's own value
     config.model.name = "resnet50"
@@ -155,7 +159,8 @@ def check(config: Config) -> None:
     for key in ("model.width", "model.bn_group"):
         _check(config, key, lambda v: v is None or v >= 1, "1 or more")
     for key in ("optimizer.weight_decay", "optimizer.clip_norm", "schedule.peak", "schedule.final", "seed",
-                "loader.threads", "loader.prefetch", "schedule.power", "checkpoint.every_minutes"):
+                "loader.threads", "loader.prefetch", "loader.ram_gb", "loader.cache_gb", "schedule.power",
+                "checkpoint.every_minutes"):
         _check(config, key, lambda v: v >= 0, "0 or more")
     for key in ("loss.label_smoothing", "optimizer.momentum", "ema_decay", "dataset.holdout"):
         _check(config, key, lambda v: 0 <= v < 1, "at least 0 and below 1")
@@ -169,6 +174,9 @@ def check(config: Config) -> None:
     _check(config, "dataset.fold", lambda v: 0 <= v < folds,
            f"0..{folds - 1} with dataset.holdout={config.dataset.holdout}")
     _check_choices(config)
+    if config.view.library == "pil" and (not config.view.antialias or config.view.interpolation not in PIL_FILTERS):
+        raise UserError("config.view.library='pil' needs view.antialias=True and view.interpolation one of "
+                        + ", ".join(PIL_FILTERS))
     for key in ("optimizer.decay", "freeze"):
         _check(config, key, _are_patterns, "regular expressions")
     if config.early_stopping and not config.dataset.holdout:
@@ -180,7 +188,8 @@ def check(config: Config) -> None:
 def _check_choices(config: Config) -> None:
     interpolations = ("bilinear", "bicubic", "nearest", "area")
     choices = {"parallel": ("pmap", "shard_map"), "schedule.decay": ("cosine", "step", "polynomial", "constant"),
-               "augment.interpolation": interpolations, "view.interpolation": interpolations}
+               "augment.interpolation": interpolations, "view.interpolation": interpolations,
+               "view.library": ("tf", "pil")}
     for key, allowed in choices.items():
         value = _get(config, key)
         if value not in allowed:

@@ -16,6 +16,7 @@ import json
 import os
 import resource
 from collections.abc import Sequence
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -61,7 +62,9 @@ class Records:
             UserError: a shard is damaged or cut short.
         """
         try:
-            return list(self._source.__getitems__(indices))
+            if self._directory.startswith("gs://"):  # one thread a shard hides what a bucket takes to answer
+                return list(self._source.__getitems__(indices))
+            return [self._source[index] for index in indices]  # a third of the processor time of the above
         except RuntimeError as error:
             raise UserError(
                 f"A shard in {self._directory} is damaged: {error}. "
@@ -70,11 +73,13 @@ class Records:
 
 
 def open_dataset(directory: str | os.PathLike[str]) -> Dataset:
-    """Opens a prepared dataset without touching its shards.
+    """Opens a prepared dataset, or what `tfds build` wrote, without touching its shards.
 
     Raises:
         UserError: the directory is missing, is no prepared dataset, or is of a newer format.
     """
+    if _tfds_build().is_build(directory):
+        return _tfds_build().open_dataset(directory)
     index = _read_index(epath.Path(directory))
     return Dataset(
         directory=os.fspath(directory),
@@ -95,6 +100,8 @@ def open_split(dataset: Dataset, split: str) -> Records:
     if split not in dataset.splits:
         known = ", ".join(f"'{name}'" for name in dataset.splits)
         raise UserError(f"{dataset.directory} has no split '{split}'; it has {known}.")
+    if _tfds_build().is_build(dataset.directory):
+        return _tfds_build().open_split(dataset, split)
     directory = epath.Path(dataset.directory)
     lengths = _read_index(directory)["splits"][split]["shard_lengths"]
     paths = [directory / shard_name(dataset.name, split, i) for i in range(len(lengths))]
@@ -105,6 +112,12 @@ def open_split(dataset: Dataset, split: str) -> Records:
             f"first is {missing[0]}. Copy the dataset again, whole, or prepare it anew."
         )
     return Records([os.fspath(path) for path in paths], lengths)
+
+
+def _tfds_build() -> ModuleType:
+    from imagenet_jax.data import tfds_build  # which is made of the classes here
+
+    return tfds_build
 
 
 def shard_name(name: str, split: str, shard: int) -> str:

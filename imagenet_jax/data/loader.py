@@ -29,11 +29,26 @@ class Host(NamedTuple):
     count: int = 1
 
 
+class Workers(NamedTuple):
+    """What input may use of a host; none of it changes a batch.
+
+    threads: of the tf.data pool, 0 for one a core. prefetch: batches held on the devices ahead of the step.
+    ram_gb: what tf.data may fill with examples on their way, 0 for half of what is free. cache_gb: of encoded
+    records, see cache.Cached.
+    """
+
+    threads: int = 0
+    prefetch: int = 2
+    ram_gb: float = 0.0
+    cache_gb: float = 0.0
+
+
 ONE_HOST = Host()
+DEFAULT = Workers()
 
 
 def train_batches(part: Part, *, seed: int, start_step: int, global_batch: int, augment: Mapping[str, Any],
-                  host_slice: Host = ONE_HOST, threads: int = 0) -> Iterator[Batch]:
+                  host_slice: Host = ONE_HOST, workers: Workers = DEFAULT) -> Iterator[Batch]:
     """This host's slices of the global batches of steps start_step, start_step + 1, ... without end.
 
     Yields:
@@ -46,26 +61,29 @@ def train_batches(part: Part, *, seed: int, start_step: int, global_batch: int, 
     """
     if global_batch % host_slice.count:
         raise UserError(f"global_batch={global_batch} cannot be shared by {host_slice.count} hosts")
+    crop = dict(augment)
+    area = crop.pop("area")
 
     def read(step: np.ndarray) -> tuple[np.ndarray, ...]:
         positions = order.host_positions(int(step), global_batch, *host_slice)
         index = part.pool[order.stream(seed, len(part.pool), positions)]
-        return _read(part.records, index), index, positions
+        uniform = order.draws(seed, int(positions[0]), len(positions), host.DRAWS)
+        return _read(part.records, index), index, host.crop_draws(uniform, area, crop["aspect"])
 
-    def example(encoded: tf.Tensor, position: tf.Tensor) -> tf.Tensor:
-        return host.train_example(encoded, tf.stack([tf.cast(seed, tf.int64), position]), **augment)
+    def example(encoded: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
+        return host.train_example(encoded, draws, **crop)
 
     batch = global_batch // host_slice.count
-    return _batches(tf.data.Dataset.range(start_step, np.iinfo(np.int64).max), read, example, batch, threads)
+    return _batches(tf.data.Dataset.range(start_step, np.iinfo(np.int64).max), read, example, batch, workers)
 
 
 def eval_batches(part: Part, *, batch: int, view: Mapping[str, Any], host_slice: Host = ONE_HOST,
-                 local_devices: int = 1, threads: int = 0) -> Iterator[Batch]:
+                 local_devices: int = 1, workers: Workers = DEFAULT) -> Iterator[Batch]:
     """Every example of the part once, over all hosts; the last batches are padded and masked.
 
     Args:
         batch: examples at a time over all hosts, rounded up so that every device holds as many.
-        view: size, resize, interpolation and antialias of the centre crop.
+        view: size, resize, library, interpolation and antialias of the centre crop.
     """
     per_host = -(-batch // (host_slice.count * local_devices)) * local_devices
     count = -(-len(part.pool) // (per_host * host_slice.count))
@@ -76,12 +94,12 @@ def eval_batches(part: Part, *, batch: int, view: Mapping[str, Any], host_slice:
 
     def read(i: np.ndarray) -> tuple[np.ndarray, ...]:
         index = part.pool[np.minimum(mine[i], len(part.pool) - 1)]
-        return _read(part.records, index), index, mine[i]
+        return _read(part.records, index), index, np.zeros((per_host, 1), np.float32)  # nothing is drawn
 
-    def example(encoded: tf.Tensor, position: tf.Tensor) -> tf.Tensor:
+    def example(encoded: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
         return host.eval_example(encoded, resize_to=resize_to, **view)
 
-    for i, loaded in enumerate(_batches(tf.data.Dataset.range(count), read, example, per_host, threads)):
+    for i, loaded in enumerate(_batches(tf.data.Dataset.range(count), read, example, per_host, workers)):
         loaded["mask"] = (mine[i] < len(part.pool)).astype(np.float32)
         yield loaded
 
@@ -104,10 +122,10 @@ def _read(records: Records, index: np.ndarray) -> np.ndarray:
 
 
 def _batches(steps: tf.data.Dataset, read: Callable[[np.ndarray], tuple[np.ndarray, ...]],
-             example: Callable[[tf.Tensor, tf.Tensor], tf.Tensor], batch: int, threads: int) -> Iterator[Batch]:
-    """A batch for each step: read(step) -> (records, index, position), and `example` mapped over them in parallel."""
+             example: Callable[[tf.Tensor, tf.Tensor], tf.Tensor], batch: int, workers: Workers) -> Iterator[Batch]:
+    """A batch for each step: read(step) -> (records, index, draws), and `example` mapped over them in parallel."""
     features = {"image": tf.io.FixedLenFeature([], tf.string), "label": tf.io.FixedLenFeature([], tf.int64),
-                "file_name": tf.io.FixedLenFeature([], tf.string)}
+                "file_name": tf.io.FixedLenFeature([], tf.string, default_value="")}
     failed: list[UserError] = []  # tf would wrap it in an error of its own
 
     def load(step: np.ndarray) -> tuple[np.ndarray, ...]:
@@ -118,21 +136,20 @@ def _batches(steps: tf.data.Dataset, read: Callable[[np.ndarray], tuple[np.ndarr
             raise
 
     def parse(step: tf.Tensor) -> dict[str, tf.Tensor]:
-        records, index, position = tf.numpy_function(load, [step], [tf.string, tf.int64, tf.int64], stateful=False)
+        records, index, draws = tf.numpy_function(load, [step], [tf.string, tf.int64, tf.float32], stateful=False)
         parsed = tf.io.parse_example(tf.ensure_shape(records, [batch]), features)
         return {"encoded": parsed["image"], "label": tf.cast(parsed["label"], tf.int32),
                 "file_name": parsed["file_name"], "index": tf.ensure_shape(index, [batch]),
-                "position": tf.ensure_shape(position, [batch])}
+                "draws": tf.ensure_shape(draws, [batch, None])}
 
     def finish(row: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        image = example(row["encoded"], row["position"])
+        image = example(row["encoded"], row["draws"])
         return {"image": image, "label": row["label"], "index": row["index"], "file_name": row["file_name"]}
 
-    examples = steps.map(parse).unbatch().map(finish, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-    options = tf.data.Options()
-    options.threading.private_threadpool_size = threads
-    options.deterministic = True
-    dataset = examples.batch(batch, drop_remainder=True).prefetch(2).with_options(options)
+    # The batch after this one is read while this one is decoded.
+    rows = steps.map(parse).prefetch(1).unbatch()
+    examples = rows.map(finish, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    dataset = examples.batch(batch, drop_remainder=True).prefetch(2).with_options(options(workers))
     done = 0
     try:
         for loaded in dataset.as_numpy_iterator():
@@ -151,11 +168,23 @@ def _batches(steps: tf.data.Dataset, read: Callable[[np.ndarray], tuple[np.ndarr
         raise failed[0]
 
 
+def options(workers: Workers) -> tf.data.Options:
+    """How tf.data runs: in order, with the threads and the memory it is allowed."""
+    chosen = tf.data.Options()
+    chosen.deterministic = True
+    chosen.threading.private_threadpool_size = workers.threads
+    chosen.threading.max_intra_op_parallelism = 1  # images run beside each other: no one is cut over threads
+    if workers.ram_gb:
+        chosen.autotune.ram_budget = int(workers.ram_gb * 1e9)
+    return chosen
+
+
 def _undecodable(rows: tf.data.Dataset, example: Callable[[tf.Tensor, tf.Tensor], tf.Tensor]) -> str:
     """The name of the first image that `example` cannot take, and what it says; empty when it takes them all."""
     for row in rows:
         try:
-            example(row["encoded"], row["position"])
+            example(row["encoded"], row["draws"])
         except tf.errors.InvalidArgumentError as error:
-            return f"{row['file_name'].numpy().decode()} ({error.message.split('}} ')[-1].split(' [Op:')[0]})"
+            reason = error.message.split("}} ")[-1].split(" [Op:")[0].splitlines()[0]
+            return f"{row['file_name'].numpy().decode()} ({reason})"
     return ""

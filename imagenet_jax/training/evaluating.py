@@ -26,20 +26,20 @@ _TO_DEVICE = ("image", "label", "index", "mask")
 
 
 class Evaluator(NamedTuple):
-    """A compiled evaluation. view: size, resize, interpolation and antialias of the centre crop."""
+    """A compiled evaluation. view: size, resize, library, interpolation and antialias of the centre crop."""
 
     run: Callable[[PyTree, PyTree], PyTree]
     layout: parallel.Layout
     batch: int
     view: Mapping[str, Any]
-    threads: int = 0
+    workers: loader.Workers = loader.DEFAULT
 
 
 def make_evaluator(model: nn.Module, layout: parallel.Layout, *, batch: int, view: Mapping[str, Any],
-                   threads: int = 0, probabilities: bool = False) -> Evaluator:
+                   workers: loader.Workers = loader.DEFAULT, probabilities: bool = False) -> Evaluator:
     """Prepares to evaluate `batch` examples at a time over all devices; nothing is compiled yet."""
     step = functools.partial(exact.eval_step, make_apply(model), probabilities=probabilities)
-    return Evaluator(parallel.compile_eval(step, layout), layout, batch, view, threads)
+    return Evaluator(parallel.compile_eval(step, layout), layout, batch, view, workers)
 
 
 def evaluate(evaluator: Evaluator, variables: PyTree, part: loader.Part,
@@ -55,7 +55,7 @@ def evaluate(evaluator: Evaluator, variables: PyTree, part: loader.Part,
     """
     layout, names = evaluator.layout, {}
     batches = loader.eval_batches(
-        part, batch=evaluator.batch, view=evaluator.view, threads=evaluator.threads,
+        part, batch=evaluator.batch, view=evaluator.view, workers=evaluator.workers,
         host_slice=loader.Host(jax.process_index(), jax.process_count()), local_devices=len(layout.local_devices))
 
     def run(batch: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -75,8 +75,8 @@ def protocol(dataset: dataset_lib.Dataset, split: str, view: Mapping[str, Any], 
              checkpoint: str) -> dict[str, Any]:
     """How a result came to be: it is written beside every result."""
     return {"dataset": dataset.name, "variant": dataset.variant, "split": split, "crop": view["size"],
-            "resize": view["resize"], "interpolation": view["interpolation"],
-            "antialias": view["antialias"], "precision": dtype, "checkpoint": checkpoint}
+            "resize": view["resize"], "interpolation": view["interpolation"], "antialias": view["antialias"],
+            "library": view.get("library", "tf"), "precision": dtype, "checkpoint": checkpoint}
 
 
 def variant_warning(dataset: dataset_lib.Dataset) -> str:
@@ -119,7 +119,7 @@ def evaluate_checkpoint(path: str, *, dataset_dir: str = "", split: str = "", ou
     part, cut = open_part(config, dataset, split)
     model = models.make(num_classes=classes, **config.model)
     evaluator = make_evaluator(model, parallel.make_layout(config.parallel), batch=batch or config.evaluation.batch,
-                               view=config.view, threads=config.loader.threads, probabilities=probabilities)
+                               view=config.view, workers=loader.Workers(**config.loader), probabilities=probabilities)
     variables = {"params": items["ema"] or items["params"], "batch_stats": items["batch_stats"]}
     out = out or os.path.join(os.path.dirname(directory), "evaluation")
     path = os.path.join(out, "probabilities.npy")

@@ -15,8 +15,8 @@ import numpy as np
 
 from imagenet_jax import checkpoint, models
 from imagenet_jax import config as config_lib
+from imagenet_jax.data import cache, loader, manifest, order
 from imagenet_jax.data import dataset as dataset_lib
-from imagenet_jax.data import loader, manifest, order
 from imagenet_jax.errors import UserError
 from imagenet_jax.evaluation import exact, report
 from imagenet_jax.training import evaluating, losses, optimizer, parallel, reporting, schedule
@@ -95,7 +95,7 @@ def train(config: config_lib.Config, workdir: str) -> dict[str, dict[str, float]
 def build(config: config_lib.Config, workdir: str) -> Run:
     """Opens the data and makes model, optimizer and layout; compiles and writes nothing."""
     dataset = dataset_lib.open_dataset(config_lib.dataset_dir(config.dataset.dir))
-    records = dataset_lib.open_split(dataset, config.dataset.train_split)
+    records = cache.keep(dataset_lib.open_split(dataset, config.dataset.train_split), config.loader.cache_gb)
     pool, holdout = order.split_holdout(len(records), config.dataset.holdout, config.dataset.fold)
     pool, notes = without_flagged(config, dataset, pool)
     judged = {"holdout": loader.Part(records, holdout)} if len(holdout) else {}
@@ -196,7 +196,7 @@ def fit(run: Run, state: TrainState, first: int, best: Best,
     compiled = parallel.compile_step(functools.partial(train_step, run.options), run.layout)
     evaluator = evaluating.make_evaluator(
         run.options.model, run.layout, batch=run.config.evaluation.batch, view=run.config.view,
-        threads=run.config.loader.threads)
+        workers=loader.Workers(**run.config.loader))
     log_every, judge_every, save_every = (
         max(1, run.steps(d)) for d in (run.config.log_every, run.config.evaluation.every, run.config.checkpoint.every))
     patience = run.steps(run.config.early_stopping) if run.config.early_stopping else run.total_steps
@@ -248,7 +248,7 @@ def device_batches(run: Run, first: int) -> Iterator[PyTree]:
     config = run.config
     batches = loader.train_batches(
         run.train_part, seed=config.seed, start_step=first, global_batch=config.global_batch, augment=config.augment,
-        host_slice=loader.Host(jax.process_index(), jax.process_count()), threads=config.loader.threads)
+        host_slice=loader.Host(jax.process_index(), jax.process_count()), workers=loader.Workers(**config.loader))
 
     def put(batch: loader.Batch) -> PyTree:
         return parallel.put_batch({key: batch[key] for key in ("image", "label")}, run.layout, run.micro_batches)

@@ -9,7 +9,7 @@ import pytest
 import scipy.stats
 from PIL import Image
 
-from imagenet_jax.data import host
+from imagenet_jax.data import host, order
 
 tf = host.tf
 AREA, ASPECT = (0.08, 1.0), (3 / 4, 4 / 3)
@@ -29,24 +29,26 @@ def encode(image: Image.Image, format: str = "JPEG", **options) -> bytes:
 
 def train_example(encoded: bytes, position: int = 0, **options) -> np.ndarray:
     asked = {"size": 24, "area": AREA, "aspect": ASPECT, "flip": True, "interpolation": "bilinear", "antialias": True}
-    return host.train_example(tf.constant(encoded), tf.constant([0, position], tf.int64), **asked | options).numpy()
+    asked |= options
+    draws = host.crop_draws(order.draws(0, position, 1, host.DRAWS), asked.pop("area"), asked["aspect"])
+    return host.train_example(tf.constant(encoded), tf.constant(draws[0]), **asked).numpy()
 
 
 @functools.cache
-def drawing(area: tuple[float, float], aspect: tuple[float, float]) -> Callable[..., tf.Tensor]:
-    """Draws windows [n, 4] from uniform numbers [n, 23]; traced once for all image sizes."""
+def drawing(aspect: tuple[float, float]) -> Callable[..., tf.Tensor]:
+    """Windows [n, 4] from draws [n, DRAWS]; traced once for all image sizes."""
 
-    @tf.function(input_signature=[tf.TensorSpec([None, 2 * host._ATTEMPTS + 3]), *[tf.TensorSpec([], tf.int32)] * 2])
-    def draw(draws: tf.Tensor, height: tf.Tensor, width: tf.Tensor) -> tf.Tensor:
-        return tf.vectorized_map(lambda d: host._random_window(d, height, width, area, aspect), draws)
+    @tf.function(input_signature=[tf.TensorSpec([None, host.DRAWS]), tf.TensorSpec([2], tf.int32)])
+    def draw(draws: tf.Tensor, shape: tf.Tensor) -> tf.Tensor:
+        return tf.vectorized_map(lambda d: host.random_window(d, shape, aspect), draws)
 
     return draw
 
 
 def windows(height: int, width: int, count: int, area=AREA, aspect=ASPECT) -> np.ndarray:
     """Windows [count, 4]: top, left, height, width."""
-    draws = tf.random.stateless_uniform([count, 2 * host._ATTEMPTS + 3], (0, 1))
-    return drawing(area, aspect)(draws, height, width).numpy()
+    draws = host.crop_draws(order.draws(0, 1, count, host.DRAWS), area, aspect)
+    return drawing(aspect)(draws, tf.constant([height, width])).numpy()
 
 
 def torchvision_windows(height: int, width: int, count: int, area=AREA, aspect=ASPECT) -> np.ndarray:
@@ -102,10 +104,10 @@ def test_where_no_draw_fits_the_window_is_central(height, width, window) -> None
 def test_a_decoded_window_is_a_window_of_the_decoded(options, border) -> None:
     """Bit by bit; but where chroma is stored at half size, the outer columns lack neighbours to blend it with."""
     encoded = encode(picture(97, 131), quality=90, **options)
-    full = host._decode(encoded).numpy().astype(int)
+    full = host.decode(encoded).numpy().astype(int)
     for top, left, height, width in ((0, 0, 97, 131), (13, 17, 40, 51), (90, 3, 7, 128), (5, 130, 92, 1)):
         window = tf.constant([top, left, height, width])
-        got = host._decode_window(encoded, lambda h, w, window=window: window).numpy()
+        got = host._decode_window(encoded, lambda shape, window=window: window, 0).numpy()
         difference = abs(got - full[top : top + height, left : left + width])
         assert difference.max() <= border
         assert not difference[:, 1:-1].any()
@@ -117,11 +119,32 @@ def test_every_mode_becomes_rgb_and_pngs_are_cropped_like_jpegs(mode, format) ->
     image = picture(40, 60).convert(mode)
     encoded = encode(image, format)
     wanted = np.asarray(Image.open(io.BytesIO(encoded)).convert("RGB")).astype(int)
-    decoded = host._decode(encoded).numpy()
+    decoded = host.decode(encoded).numpy()
     assert decoded.shape == wanted.shape and abs(decoded - wanted).max() <= (3 if format == "JPEG" else 0)
-    got = host._decode_window(encoded, lambda h, w: tf.stack([3, 5, h - 3, w - 5])).numpy()
+    got = host._decode_window(encoded, lambda shape: tf.concat([[3, 5], shape - [3, 5]], 0), 0).numpy()
     assert abs(got - wanted[3:, 5:]).max() <= (3 if format == "JPEG" else 0)
     assert train_example(encoded).shape == (24, 24, 3)
+
+
+@pytest.mark.parametrize(("size", "ratio"), [(41, 1), (40, 2), (21, 2), (20, 4), (10, 8), (3, 8)])
+def test_a_large_window_is_decoded_at_a_fraction_that_is_still_large_enough(size, ratio) -> None:
+    image = picture(120, 150)
+    window = tf.constant([11, 33, 80, 97])
+    got = host._decode_window(encode(image, quality=95, subsampling=0), lambda shape: window, size).numpy()
+    assert got.shape == (80 // ratio, 97 // ratio, 3) and (ratio == 1 or min(got.shape[:2]) >= size)
+    top, left = 11 // ratio * ratio, 33 // ratio * ratio
+    whole = np.asarray(image, float)[top : top + 80 // ratio * ratio, left : left + 97 // ratio * ratio]
+    means = whole.reshape(80 // ratio, ratio, 97 // ratio, ratio, 3).mean((1, 3))
+    assert abs(got - means).mean() < 3
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+def test_odd_jpegs_become_rgb_crops(mode) -> None:
+    """CMYK never reaches the loader, as `prepare` mends it; should one, it must not look like another picture."""
+    whole = {"area": (1.0, 1.0), "aspect": (1.0, 1.0), "flip": False}
+    image = picture(24, 24, mode)
+    got = train_example(encode(image, quality=95), **whole)
+    assert abs(got.astype(int) - np.asarray(image.convert("RGB"))).mean() < 10
 
 
 def test_the_seed_alone_decides_the_crop() -> None:
@@ -174,5 +197,8 @@ def test_the_evaluation_view_is_torchvisions(height, width, size, resize_to, int
                             antialias=True).numpy()
     wanted = torchvision_view(image, size, resize_to, interpolation)
     difference = abs(got.astype(int) - wanted)
+    exact = host.eval_example(encode(image, "PNG"), size=size, resize_to=resize_to, interpolation=interpolation,
+                              antialias=True, library="pil").numpy()
+    assert np.array_equal(exact, wanted)
     # PIL rounds to uint8, and so clips what bicubic overshoots, between its horizontal and vertical pass.
     assert difference.max() <= (1 if interpolation == "bilinear" else 4) and difference.mean() < 0.5

@@ -82,7 +82,7 @@ def test_a_restart_gives_the_same_bytes(part, five, start) -> None:
 
 
 def test_threads_change_nothing(part, five) -> None:
-    for a, b in zip(five, train(part, 5, threads=3), strict=True):
+    for a, b in zip(five, train(part, 5, workers=loader.Workers(threads=3)), strict=True):
         assert_same(a, b)
 
 

@@ -88,3 +88,31 @@ def test_the_holdout_is_spread_over_the_dataset_and_grows() -> None:
     small, large = (order.split_holdout(10_000, fraction)[1] for fraction in (0.05, 0.1))
     assert np.histogram(large, 10, (0, 10_000))[0].min() > 70
     assert set(small) < set(large)
+
+
+@pytest.mark.parametrize("count", [1, 8, 23])
+def test_draws_are_the_same_from_wherever_they_are_asked(count) -> None:
+    whole = order.draws(3, 0, 100, count)
+    assert whole.shape == (100, count) and whole.dtype == np.float32
+    for start, positions in ((0, 1), (17, 40), (99, 1)):
+        assert np.array_equal(order.draws(3, start, positions, count), whole[start : start + positions])
+    assert len(np.unique(whole[:, 0])) == 100
+
+
+def test_draws_are_uniform_and_apart_for_seeds_positions_and_numbers() -> None:
+    drawn = np.stack([order.draws(seed, 10**12, 4000, 5) for seed in range(2)])
+    assert (drawn >= 0).all() and (drawn < 1).all()
+    assert abs(np.histogram(drawn, 10, (0, 1))[0] - 4000).max() < 5 * np.sqrt(40_000 * 0.09)
+    columns = np.concatenate([drawn[0, :-1], drawn[1, :-1], drawn[0, 1:, :1]], axis=1)  # and the next position
+    assert abs(np.corrcoef(columns.T) - np.eye(11)).max() < 0.08
+
+
+def test_the_draws_are_the_ones_they_always_were() -> None:
+    assert order.draws(1, 2, 1, 3)[0].tolist() == [0.43539106845855713, 0.7753187417984009, 0.5383819341659546]
+
+
+@pytest.mark.parametrize("hosts", [2, 4, 8])
+def test_what_the_hosts_read_together_is_the_stream(hosts) -> None:
+    whole = order.stream(0, 1003, np.arange(201 * 64))
+    joined = [order.stream(0, 1003, positions) for step in range(201) for positions in hosts_of(step, 64, hosts)]
+    assert np.array_equal(np.concatenate(joined), whole)

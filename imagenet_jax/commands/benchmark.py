@@ -1,0 +1,60 @@
+"""Measure this machine: `benchmark input` tells how fast each stage of the input is, and which one binds."""
+
+import json
+
+from absl import flags
+from ml_collections import config_flags
+
+from imagenet_jax.errors import UserError
+
+TOPICS = ("input",)
+CONFIG = config_flags.DEFINE_config_file("config", None, "A recipe; by default every key's default value.")
+DATASET = flags.DEFINE_string("dataset", "", "A prepared dataset; by default the recipe's, or IMAGENET_DIR.")
+SECONDS = flags.DEFINE_float("seconds", 3.0, "How long each stage is measured.", lower_bound=0.1)
+OUT = flags.DEFINE_string("out", "", "Where to write the figures as JSON; by default only the table is printed.")
+
+_WORDS = {"read": "read records, one thread", "whole": "(decode whole images)", "decode": "decode the crop: limit",
+          "resize": "+ resize, flip", "batch": "+ read, batch", "device": "+ to device"}
+
+
+def main(argv: list[str]) -> None:
+    """Runs the command; `argv` holds its name and the topic."""
+    if argv[1:] != ["input"]:
+        raise UserError(f"benchmark what? Write `python -m imagenet_jax benchmark {' or '.join(TOPICS)}`")
+    from imagenet_jax import runtime
+
+    runtime.configure()
+    import jax
+    import numpy as np
+
+    from imagenet_jax import config as config_lib
+    from imagenet_jax.data import benchmark, cache, dataset, loader
+
+    config = CONFIG.value or config_lib.base()
+    config_lib.check(config)
+    opened = dataset.open_dataset(config_lib.dataset_dir(DATASET.value or config.dataset.dir))
+    records = cache.keep(dataset.open_split(opened, config.dataset.train_split), config.loader.cache_gb)
+    stages = benchmark.measure(
+        loader.Part(records, np.arange(len(records))), config.augment, batch=config.global_batch,
+        workers=loader.Workers(**config.loader), seconds=SECONDS.value,
+        put=lambda images: jax.block_until_ready(jax.device_put(images)))
+    cores = min(benchmark.cores(), config.loader.threads or benchmark.cores())
+    print(table(stages, cores))
+    worst = benchmark.binding(stages)
+    print(f"{_WORDS[worst.name]!r} binds: {worst.own:.0f} us an image, of {1e6 / stages[-1].rate:.0f} in all.")
+    if OUT.value:
+        figures = {"dataset": opened.name, "examples": len(records), "cores": cores, "batch": config.global_batch,
+                   "device": jax.devices()[0].device_kind, "augment": config.augment.to_dict(),
+                   "binds": worst.name, "stages": [stage._asdict() for stage in stages]}
+        with open(OUT.value, "w", encoding="utf-8") as file:
+            json.dump(figures, file, indent=1)
+
+
+def table(stages: list, cores: int) -> str:
+    """One line a stage: images a second, for each core, share of the limit, microseconds of its own."""
+    limit = next(stage.rate for stage in stages if stage.name == "decode")
+    lines = [f"{'stage':30}{'img/s':>10}{'per core':>10}{'of limit':>10}{'own us/img':>12}   ({cores} cores)"]
+    for name, rate, own in stages:
+        lines.append(f"{_WORDS[name]:30}{rate:10,.0f}{rate / (1 if name == 'read' else cores):10,.0f}"
+                     f"{rate / limit:10.0%}{own:12,.1f}")
+    return "\n".join(lines)

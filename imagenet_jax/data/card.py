@@ -2,7 +2,6 @@
 
 import io
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -23,12 +22,10 @@ _NO_DATE = {"metadata": {"Software": None}}  # the same dataset gives the same b
 def write_card(directory: Path, source: Source, summaries: Mapping[str, Summary]) -> None:
     """Writes report.md, counts.png and SPLIT_samples.jpg beside the finished shards."""
     opened = dataset_lib.open_dataset(directory)
-    with ThreadPoolExecutor() as pool:
-        drawn = [pool.submit(_draw_samples, directory / f"{split}_samples.jpg", source, summary,
-                             dataset_lib.open_split(opened, split)) for split, summary in summaries.items()]
-        _draw_counts(directory / "counts.png", source, summaries)
-        for future in drawn:
-            future.result()
+    _draw_counts(directory / "counts.png", source, summaries)
+    for split, summary in summaries.items():
+        records = dataset_lib.open_split(opened, split)
+        _draw_samples(directory / f"{split}_samples.jpg", source, summary, records)
     (directory / "report.md").write_text("\n".join(_report(source, summaries)) + "\n")
 
 

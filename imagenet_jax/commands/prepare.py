@@ -43,6 +43,10 @@ def main(argv: Sequence[str]) -> None:
     if not _OUT.value or sum(map(bool, (_ARCHIVES.value, _IMAGES.value, _TFDS.value))) != 1:
         raise UserError("prepare needs --out=DIR and one of --archives=DIR, --images=DIR or --tfds=DIR.")
     allowed = share(_MAX_QUARANTINED.value)
+    from imagenet_jax.data import workers
+
+    if (count := _WORKERS.value or os.cpu_count()) > 1:
+        workers.warm_up()
     from imagenet_jax.data import archives, folders, repair, tfds_source, writer
 
     start, place = time.monotonic(), writer.make_place(_OUT.value)
@@ -57,8 +61,7 @@ def main(argv: Sequence[str]) -> None:
         source = source._replace(variant=f"max_side={_MAX_SIDE.value}, quality={_QUALITY.value}")
         check = functools.partial(check, max_side=_MAX_SIDE.value, quality=_QUALITY.value)
     try:
-        summaries = writer.write_dataset(_OUT.value, source, check, workers=_WORKERS.value or os.cpu_count(),
-                                         max_quarantined=allowed)
+        summaries = writer.write_dataset(_OUT.value, source, check, workers=count, max_quarantined=allowed)
     except KeyboardInterrupt as error:
         raise UserError(f"Interrupted. What is done stays in {place.work.parent}: run the same command again, it "
                         "goes on.") from error

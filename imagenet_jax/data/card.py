@@ -21,9 +21,10 @@ _NO_DATE = {"metadata": {"Software": None}}  # the same dataset gives the same b
 
 def write_card(directory: Path, source: Source, summaries: Mapping[str, Summary]) -> None:
     """Writes report.md, counts.png and SPLIT_samples.jpg beside the finished shards."""
+    opened = dataset_lib.open_dataset(directory)
     _draw_counts(directory / "counts.png", source, summaries)
     for split, summary in summaries.items():
-        records = dataset_lib.open_split(dataset_lib.open_dataset(directory), split)
+        records = dataset_lib.open_split(opened, split)
         _draw_samples(directory / f"{split}_samples.jpg", source, summary, records)
     (directory / "report.md").write_text("\n".join(_report(source, summaries)) + "\n")
 

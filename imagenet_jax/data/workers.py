@@ -13,6 +13,12 @@ from imagenet_jax.data.shard import Chunk, write_chunk
 _PRELOAD = ["imagenet_jax.data.repair", "imagenet_jax.data.shard", "tensorflow_datasets.proto.tf_example_pb2"]
 
 
+def warm_up() -> None:
+    """Starts the process that workers are forked from, so that it imports meanwhile, and once for all of them."""
+    multiprocessing.set_forkserver_preload(_PRELOAD)
+    forkserver.ensure_running()
+
+
 def work(chunks: Iterator[Chunk], workers: int) -> Iterator[int]:
     """Deals with chunks, few of them in flight at a time; yields how many images each was.
 
@@ -26,9 +32,8 @@ def work(chunks: Iterator[Chunk], workers: int) -> Iterator[int]:
     if workers <= 1:
         yield from map(write_chunk, chunks)
         return
+    warm_up()
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(_PRELOAD)  # imported once, not by each worker
-    forkserver.ensure_running()
     pool, pending = ProcessPoolExecutor(workers, context, initializer=_follow_parent), set()
     try:
         for chunk in chunks:

@@ -47,14 +47,15 @@ def main(argv: Sequence[str]) -> None:
 
     if (count := _WORKERS.value or os.cpu_count()) > 1:
         workers.warm_up()
-    from imagenet_jax.data import archives, folders, repair, tfds_source, writer
+    from imagenet_jax.data import repair, writer
+    from imagenet_jax.data.sources import archives, folders, tfds_examples
 
     start, place = time.monotonic(), writer.make_place(_OUT.value)
     name = _NAME.value or re.sub(r"\W+", "_", place.target.name.lower())
     if _ARCHIVES.value:
         source = archives.open_archives(_ARCHIVES.value, name, place.work, _CHECKSUM.value)
     else:
-        source = folders.open_folders(_IMAGES.value, name) if _IMAGES.value else tfds_source.open_tfds(
+        source = folders.open_folders(_IMAGES.value, name) if _IMAGES.value else tfds_examples.open_tfds(
             _TFDS.value, name)
     check = functools.partial(repair.check, decode=_VERIFY.value == "decode")
     if _MAX_SIDE.value:

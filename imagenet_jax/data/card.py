@@ -8,9 +8,9 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from imagenet_jax.data import dataset as dataset_lib
+from imagenet_jax.data.examples import Source
 from imagenet_jax.data.shard import SIZE_STEP as STEP
 from imagenet_jax.data.shard import Summary
-from imagenet_jax.data.source import Source
 
 _ROWS = 40  # classes of the grid of samples, evenly chosen where there are more
 _COLUMNS = 8

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from imagenet_jax.data import cleaning_report, flags, label_errors, manifest, measure
 from imagenet_jax.data import dataset as dataset_lib
+from imagenet_jax.data.cleaning import flags, label_errors, manifest, measure, report
 from imagenet_jax.errors import UserError
 
 _READ_AT_ONCE = 50  # records in memory at a time
@@ -66,8 +66,7 @@ def _clean(dataset: dataset_lib.Dataset, out: str, probabilities: Sequence[str],
               "thresholds": flags.Thresholds()._asdict(), "label_errors_among": covered, "counts": counts}
     path = os.path.join(out, "manifest.jsonl")
     manifest.write(path, header, _lines(dataset, found, names))
-    report = cleaning_report.write(out, dataset, records, found, names, header)
-    return Cleaned(path, report, counts, covered)
+    return Cleaned(path, report.write(out, dataset, records, found, names, header), counts, covered)
 
 
 def find(dataset: dataset_lib.Dataset, rows: np.ndarray,

@@ -9,7 +9,7 @@ import io
 import numpy as np
 from PIL import Image
 
-from imagenet_jax.data.source import Checked, Example
+from imagenet_jax.data.examples import Checked, Example
 
 MAX_PIXELS = Image.MAX_IMAGE_PIXELS  # where Pillow suspects a trap: 89 million, 270 MB when decoded
 _QUALITY = 95  # of odd images kept at their size

@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from imagenet_jax.data.boxes import parse
-from imagenet_jax.data.source import Checked, Example, Reference
+from imagenet_jax.data.examples import Checked, Example, Reference
+from imagenet_jax.data.sources.boxes import parse
 from imagenet_jax.errors import UserError
 
 SAMPLES = 8  # examples of a class whose places are noted for the card

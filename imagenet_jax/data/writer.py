@@ -1,6 +1,6 @@
 """Writes a dataset from a source: all of it under its name, or nothing; interrupted, it goes on where it was.
 
-Sources come from `archives.py` and its neighbours, images are judged in `repair.py`, one shard is written in
+Sources come from `sources/`, images are judged in `repair.py`, one shard is written in
 `shard.py`; the format is told in `dataset.py`. While it is being made, a dataset lies in
 
     OUT.incomplete/dataset/     what will be OUT
@@ -29,8 +29,8 @@ from tqdm import tqdm
 
 from imagenet_jax.data import card
 from imagenet_jax.data.dataset import FORMAT, INDEX, SHARD_TEMPLATE, shard_name
+from imagenet_jax.data.examples import Checked, Example, Reference, Source
 from imagenet_jax.data.shard import Chunk, Summary, is_done, merge, read_summary
-from imagenet_jax.data.source import Checked, Example, Reference, Source
 from imagenet_jax.data.workers import work
 from imagenet_jax.errors import UserError
 

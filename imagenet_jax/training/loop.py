@@ -15,8 +15,9 @@ import numpy as np
 
 from imagenet_jax import checkpoint, models
 from imagenet_jax import config as config_lib
-from imagenet_jax.data import cache, loader, manifest, order
+from imagenet_jax.data import cache, loader, order
 from imagenet_jax.data import dataset as dataset_lib
+from imagenet_jax.data.cleaning import manifest
 from imagenet_jax.errors import UserError
 from imagenet_jax.evaluation import exact, report
 from imagenet_jax.training import evaluating, losses, optimizer, parallel, reporting, schedule

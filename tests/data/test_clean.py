@@ -9,9 +9,10 @@ import numpy as np
 import planted
 import pytest
 
-from imagenet_jax.data import clean, manifest, measure
+from imagenet_jax.data import clean
+from imagenet_jax.data.cleaning import manifest, measure
+from imagenet_jax.data.cleaning.flags import FLAGS
 from imagenet_jax.data.dataset import open_dataset
-from imagenet_jax.data.flags import FLAGS
 from imagenet_jax.errors import UserError
 from imagenet_jax.evaluation.probabilities import saving
 

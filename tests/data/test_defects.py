@@ -15,8 +15,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from imagenet_jax.data import archives, dataset, repair, writer
-from imagenet_jax.data.source import Example
+from imagenet_jax.data import dataset, repair, writer
+from imagenet_jax.data.examples import Example
+from imagenet_jax.data.sources import archives
 
 _BOMB = b"""<?xml version="1.0"?><!DOCTYPE b [<!ENTITY a "aaaaaaaaaa"><!ENTITY b "&a;&a;&a;&a;&a;&a;">
 <!ENTITY c "&b;&b;&b;&b;&b;&b;">]><annotation><object>&c;</object></annotation>"""
@@ -125,9 +126,9 @@ def test_the_card_lists_everything(prepared: Path) -> None:
 
 
 def test_a_huge_header_costs_no_memory() -> None:
-    code = ("import resource, sys; from imagenet_jax.data import repair; from imagenet_jax.data.source import Example;"
+    code = ("import resource, sys; from imagenet_jax.data import examples, repair;"
             "resource.setrlimit(resource.RLIMIT_AS, (2**30, 2**30));"
-            "print(repair.check(Example(sys.stdin.buffer.read(), 0, 'a.JPEG'), True, 512).reason)")
+            "print(repair.check(examples.Example(sys.stdin.buffer.read(), 0, 'a.JPEG'), True, 512).reason)")
     ran = subprocess.run([sys.executable, "-c", code], input=_huge_header(), capture_output=True)
     assert b"1600000000 pixels" in ran.stdout, ran.stderr
 
@@ -153,7 +154,8 @@ def test_variants_are_smaller_and_say_so(tmp_path: Path) -> None:
 
 _KILLED = """
 import sys
-from imagenet_jax.data import archives, repair, writer
+from imagenet_jax.data import repair, writer
+from imagenet_jax.data.sources import archives
 if __name__ == "__main__":
     source = archives.open_archives(sys.argv[1], "tiny")
     writer.write_dataset(sys.argv[2], source, repair.check, shard_bytes=4000, workers=2)

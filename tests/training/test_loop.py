@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from imagenet_jax import checkpoint
-from imagenet_jax.data import manifest
+from imagenet_jax.data.cleaning import manifest
 from imagenet_jax.errors import UserError
 from imagenet_jax.training import loop
 

@@ -11,7 +11,7 @@ from xml.etree.ElementTree import Element, ParseError
 import numpy as np
 from defusedxml import DefusedXmlException, ElementTree
 
-from imagenet_jax.data import tars
+from imagenet_jax.data.sources import tars
 
 _MAX_XML = 2**20
 

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image, ImageFile
 
-from imagenet_jax.data import flags, measure
+from imagenet_jax.data.cleaning import flags, measure
 from imagenet_jax.data.dataset import Dataset, Records
 
 _COLUMNS, _MOST = 8, 32  # cells of a picture, of one example or of a pair

@@ -12,8 +12,8 @@ from pathlib import Path, PurePosixPath
 
 from tqdm import tqdm
 
-from imagenet_jax.data import tars, verify
-from imagenet_jax.data.source import Example, Reference, Source
+from imagenet_jax.data.examples import Example, Reference, Source
+from imagenet_jax.data.sources import tars, verify
 from imagenet_jax.errors import UserError
 
 WINTER = "winter21_whole.tar.gz"

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from imagenet_jax.data.source import NO_BOXES, Reference, Source
-from imagenet_jax.data.tars import some
+from imagenet_jax.data.examples import NO_BOXES, Reference, Source
+from imagenet_jax.data.sources.tars import some
 from imagenet_jax.errors import UserError
 
 _SPLITS = {"train": "train", "val": "validation", "validation": "validation", "test": "test"}

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from imagenet_jax.data import duplicates
+from imagenet_jax.data.cleaning import duplicates
 
 
 def planted_hashes(n: int, bits: int, seed: int = 0) -> np.ndarray:

@@ -8,9 +8,9 @@ import ilsvrc
 import numpy as np
 import pytest
 
-from imagenet_jax.data import archives, folders
+from imagenet_jax.data.examples import Example, Reference, Source
 from imagenet_jax.data.shard import load
-from imagenet_jax.data.source import Example, Reference, Source
+from imagenet_jax.data.sources import archives, folders
 from imagenet_jax.errors import UserError
 
 

@@ -2,7 +2,7 @@
 
 Run by hand where cleanlab is installed (2.9 wrote the file that is here); the tests do not need it:
 
-    python tests/data/make_cleanlab_reference.py
+    python tests/data/cleaning/make_cleanlab_reference.py
 
 The file holds, for each problem i, `label_i` [n], `probabilities_i` [n, classes] float32 and `flagged_i` bool [n].
 Problems are left out whose answer depends on the order in which an unstable sort leaves ties.

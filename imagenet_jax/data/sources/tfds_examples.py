@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from imagenet_jax.data.source import Example, Source
+from imagenet_jax.data.examples import Example, Source
 from imagenet_jax.errors import UserError
 
 

@@ -7,9 +7,10 @@ import ilsvrc
 import numpy as np
 import pytest
 
-from imagenet_jax.data import archives, folders, imagenet21k, repair, tfds_source, writer
+from imagenet_jax.data import repair, writer
+from imagenet_jax.data.examples import Example, Reference, Source
 from imagenet_jax.data.shard import load, serialize
-from imagenet_jax.data.source import Example, Reference, Source
+from imagenet_jax.data.sources import archives, folders, imagenet21k, tfds_examples
 from imagenet_jax.errors import UserError
 
 _COUNTS = {"n00000030": 2, "n00000010": 3}  # in the order of the archive
@@ -130,19 +131,19 @@ def _build_tfds(root: Path, count: int) -> None:
 
 def test_tfds_build_is_converted(tmp_path: Path) -> None:
     _build_tfds(tmp_path / "imagenet2012" / "5.1.0", 6)
-    source = tfds_source.open_tfds(str(tmp_path / "imagenet2012"), "ours")
+    source = tfds_examples.open_tfds(str(tmp_path / "imagenet2012"), "ours")
     read = {example.file_name: example for example in source.splits["train"]}
     assert (source.classes, source.totals) == (("n01", "n02"), {"train": 6})
     assert {name: example[:2] for name, example in read.items()} == {
         f"{i}.JPEG": (ilsvrc.jpeg(i), i % 2) for i in range(6)}
-    source = tfds_source.open_tfds(str(tmp_path / "imagenet2012"), "ours")
+    source = tfds_examples.open_tfds(str(tmp_path / "imagenet2012"), "ours")
     assert writer.write_dataset(tmp_path / "ours", source, repair.check)["train"].examples == 6
     shard = next((tmp_path / "imagenet2012").rglob("*.tfrecord-*"))
     shard.write_bytes(shard.read_bytes()[:-100])
     with pytest.raises(UserError, match="'train' split in .* cannot be read to its end"):
-        list(tfds_source.open_tfds(str(tmp_path / "imagenet2012"), "ours").splits["train"])
+        list(tfds_examples.open_tfds(str(tmp_path / "imagenet2012"), "ours").splits["train"])
     with pytest.raises(UserError, match="holds 0 TFDS datasets"):
-        tfds_source.open_tfds(str(tmp_path / "nowhere"), "ours")
+        tfds_examples.open_tfds(str(tmp_path / "nowhere"), "ours")
 
 
 def test_references_and_streams_agree() -> None:

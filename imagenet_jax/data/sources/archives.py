@@ -24,9 +24,9 @@ from typing import NamedTuple
 import numpy as np
 import scipy.io
 
-from imagenet_jax.data import imagenet21k, tars, verify
-from imagenet_jax.data.boxes import read_annotations
-from imagenet_jax.data.source import NO_BOXES, Reference, Source
+from imagenet_jax.data.examples import NO_BOXES, Reference, Source
+from imagenet_jax.data.sources import imagenet21k, tars, verify
+from imagenet_jax.data.sources.boxes import read_annotations
 from imagenet_jax.errors import UserError
 
 TRAIN = "ILSVRC2012_img_train.tar"

@@ -5,8 +5,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from imagenet_jax.data import duplicates
-from imagenet_jax.data.label_errors import LabelErrors
+from imagenet_jax.data.cleaning import duplicates
+from imagenet_jax.data.cleaning.label_errors import LabelErrors
 
 TRAIN = "train"
 

@@ -6,7 +6,7 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-from imagenet_jax.data.source import Example, Reference
+from imagenet_jax.data.examples import Example, Reference
 from imagenet_jax.errors import UserError
 
 MAX_IMAGE_BYTES = 2**28  # the largest file of ImageNet-21k is a tenth of it

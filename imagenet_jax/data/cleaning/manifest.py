@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from imagenet_jax.data.cleaning.flags import FLAGS
 from imagenet_jax.data.dataset import Dataset
-from imagenet_jax.data.flags import FLAGS
 from imagenet_jax.errors import UserError
 
 VERSION = 1

@@ -5,7 +5,7 @@ import pathlib
 import numpy as np
 import pytest
 
-from imagenet_jax.data import label_errors
+from imagenet_jax.data.cleaning import label_errors
 
 REFERENCE = np.load(pathlib.Path(__file__).with_name("cleanlab.npz"))
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import ilsvrc
 import pytest
 
-from imagenet_jax.data import archives, verify
+from imagenet_jax.data.sources import archives, verify
 from imagenet_jax.errors import UserError
 
 _BYTES = b"not the archive"

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
-from imagenet_jax.data.tars import readable
+from imagenet_jax.data.sources.tars import readable
 from imagenet_jax.errors import UserError
 
 

@@ -1,0 +1,1 @@
+"""What `clean` is made of: measurements, duplicates, flags, label errors, the manifest, the report."""

@@ -35,6 +35,7 @@ def base() -> Config:
     config.dataset.train_split = "train"
     config.dataset.eval_split = "validation"  # reported, never selected on
     config.dataset.holdout = 0.0  # fraction of the training split kept out, for model selection
+    config.dataset.service = ""  # 'host:port' of a tf.data service that decodes for training; see data.service
 
     config.loader = Config()  # data.loader.Workers
     config.loader.threads = 0  # of the tf.data pool; 0 for one a core

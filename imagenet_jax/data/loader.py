@@ -230,7 +230,7 @@ def _undecodable(rows: tf.data.Dataset, example: Example) -> str:
     for row in rows:
         try:
             example(row["encoded"], row["draws"])
-        except tf.errors.InvalidArgumentError as error:
-            reason = error.message.split("}} ")[-1].split(" [Op:")[0].splitlines()[0]
+        except (tf.errors.InvalidArgumentError, ValueError) as error:  # of tf, and of PIL
+            reason = getattr(error, "message", str(error)).split("}} ")[-1].split(" [Op:")[0].splitlines()[0]
             return f"{row['file_name'].numpy().decode()} ({reason})"
     return ""

@@ -38,6 +38,7 @@ def base() -> Config:
     config.dataset.fold = 0  # which of the round(1 / holdout) disjoint holdouts
     config.dataset.exclude = ""  # a manifest of `clean`: what it flags is not trained on; empty for none
     config.dataset.exclude_flags = ()  # only what it flags as one of these, such as 'leak'; () for every flag
+    config.dataset.service = ""  # 'host:port' of a tf.data service that decodes for training; see data.service
 
     config.loader = Config()  # data.loader.Workers
     config.loader.threads = 0  # of the tf.data pool; 0 for one a core

@@ -61,7 +61,9 @@ def eval_example(encoded: tf.Tensor, *, size: int, resize_to: int, interpolation
     library: 'tf', or 'pil' for the very pixels that torchvision's transforms give, which differ by a level or two.
     """
     if library == "pil":
-        view = functools.partial(pil_view, size=size, resize_to=resize_to, interpolation=interpolation)
+        def view(data: bytes | np.ndarray) -> np.ndarray:
+            return pil_view(np.asarray(data, object).item(), size, resize_to, interpolation)  # an array when eager
+
         return tf.ensure_shape(tf.numpy_function(view, [encoded], tf.uint8, stateful=False), (size, size, 3))
     image = decode(encoded)
     shape = tf.shape(image)[:2]

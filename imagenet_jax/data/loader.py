@@ -2,7 +2,7 @@
 
 import collections
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,13 +13,17 @@ from imagenet_jax.errors import UserError
 
 tf = host.tf
 Batch = dict[str, np.ndarray]
+Example = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
+DTYPES = (tf.string, tf.int64, tf.float32)  # of what a step reads: records, index, draws
+Fetch = Callable[[tf.Tensor], Sequence[tf.Tensor]]
 
 
 class Part(NamedTuple):
-    """Some examples of a split. pool: their indices int64 [n] in the split."""
+    """Some examples of a split. pool: their indices int64 [n] in the split. origin: its directory and name."""
 
     records: Records
     pool: np.ndarray
+    origin: tuple[str, str] = ("", "")
 
 
 class Host(NamedTuple):
@@ -59,22 +63,45 @@ def train_batches(part: Part, *, seed: int, start_step: int, global_batch: int, 
     Raises:
         UserError: hosts that cannot share the batch; an image that cannot be decoded.
     """
-    if global_batch % host_slice.count:
-        raise UserError(f"global_batch={global_batch} cannot be shared by {host_slice.count} hosts")
-    crop = dict(augment)
-    area = crop.pop("area")
+    batch = share(global_batch, host_slice)
+    spec = {"seed": seed, "global_batch": global_batch, "host_slice": host_slice, "area": augment["area"],
+            "aspect": augment["aspect"]}
 
     def read(step: np.ndarray) -> tuple[np.ndarray, ...]:
-        positions = order.host_positions(int(step), global_batch, *host_slice)
-        index = part.pool[order.stream(seed, len(part.pool), positions)]
-        uniform = order.draws(seed, int(positions[0]), len(positions), host.DRAWS)
-        return _read(part.records, index), index, host.crop_draws(uniform, area, crop["aspect"])
+        return read_step(part.records, part.pool, int(step), **spec)
 
-    def example(encoded: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
-        return host.train_example(encoded, draws, **crop)
+    return _batches(endless(start_step), read, train_example(augment), batch, workers)
 
-    batch = global_batch // host_slice.count
-    return _batches(tf.data.Dataset.range(start_step, np.iinfo(np.int64).max), read, example, batch, workers)
+
+def share(global_batch: int, host_slice: Host) -> int:
+    """Examples of a global batch that are read on one host.
+
+    Raises:
+        UserError: the hosts cannot share it equally.
+    """
+    if global_batch % host_slice.count:
+        raise UserError(f"global_batch={global_batch} cannot be shared by {host_slice.count} hosts")
+    return global_batch // host_slice.count
+
+
+def endless(start_step: int) -> tf.data.Dataset:
+    """start_step, start_step + 1, ..."""
+    return tf.data.Dataset.range(start_step, np.iinfo(np.int64).max)
+
+
+def read_step(records: Records, pool: np.ndarray, step: int, *, seed: int, global_batch: int, host_slice: Host,
+              area: tuple[float, float], aspect: tuple[float, float]) -> tuple[np.ndarray, ...]:
+    """What a host needs of a step: records [B] (bytes), their indices int64 [B], the draws of crops float32 [B, D]."""
+    positions = order.host_positions(step, global_batch, *host_slice)
+    index = pool[order.stream(seed, len(pool), positions)]
+    uniform = order.draws(seed, int(positions[0]), len(positions), host.DRAWS)
+    return _read(records, index), index, host.crop_draws(uniform, area, aspect)
+
+
+def train_example(augment: Mapping[str, Any]) -> Example:
+    """The tf graph from (encoded, draws) to the image."""
+    crop = {key: value for key, value in augment.items() if key != "area"}  # which is in the draws
+    return lambda encoded, draws: host.train_example(encoded, draws, **crop)
 
 
 def eval_batches(part: Part, *, batch: int, view: Mapping[str, Any], host_slice: Host = ONE_HOST,
@@ -121,11 +148,41 @@ def _read(records: Records, index: np.ndarray) -> np.ndarray:
     return np.array(records.read(index), dtype=object)
 
 
-def _batches(steps: tf.data.Dataset, read: Callable[[np.ndarray], tuple[np.ndarray, ...]],
-             example: Callable[[tf.Tensor, tf.Tensor], tf.Tensor], batch: int, workers: Workers) -> Iterator[Batch]:
-    """A batch for each step: read(step) -> (records, index, draws), and `example` mapped over them in parallel."""
+def pipeline(steps: tf.data.Dataset, fetch: Fetch, example: Example, batch: int, workers: Workers) -> tf.data.Dataset:
+    """A batch for each step, without mask, and the `step` of each of its examples int64 [batch].
+
+    Args:
+        fetch: step -> records, index and draws, as `read_step` has them.
+        example: (encoded, draws) -> image, mapped over the examples in parallel.
+    """
+
+    def finish(row: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        image = example(row.pop("encoded"), row.pop("draws"))
+        return row | {"image": image}
+
+    # The batch after this one is read while this one is decoded.
+    rows = _parsed(steps, fetch, batch).prefetch(1).unbatch()
+    examples = rows.map(finish, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    return examples.batch(batch, drop_remainder=True).prefetch(2).with_options(options(workers))
+
+
+def _parsed(steps: tf.data.Dataset, fetch: Fetch, batch: int) -> tf.data.Dataset:
     features = {"image": tf.io.FixedLenFeature([], tf.string), "label": tf.io.FixedLenFeature([], tf.int64),
                 "file_name": tf.io.FixedLenFeature([], tf.string, default_value="")}
+
+    def parse(step: tf.Tensor) -> dict[str, tf.Tensor]:
+        records, index, draws = fetch(step)
+        parsed = tf.io.parse_example(tf.ensure_shape(records, [batch]), features)
+        return {"encoded": parsed["image"], "label": tf.cast(parsed["label"], tf.int32),
+                "file_name": parsed["file_name"], "index": tf.ensure_shape(index, [batch]),
+                "draws": tf.ensure_shape(draws, [batch, None]), "step": tf.repeat(step, batch)}
+
+    return steps.map(parse)
+
+
+def _batches(steps: tf.data.Dataset, read: Callable[[np.ndarray], tuple[np.ndarray, ...]], example: Example,
+             batch: int, workers: Workers) -> Iterator[Batch]:
+    """The batches of the pipeline, with records that read(step) gets in this process."""
     failed: list[UserError] = []  # tf would wrap it in an error of its own
 
     def load(step: np.ndarray) -> tuple[np.ndarray, ...]:
@@ -135,28 +192,17 @@ def _batches(steps: tf.data.Dataset, read: Callable[[np.ndarray], tuple[np.ndarr
             failed.append(error)
             raise
 
-    def parse(step: tf.Tensor) -> dict[str, tf.Tensor]:
-        records, index, draws = tf.numpy_function(load, [step], [tf.string, tf.int64, tf.float32], stateful=False)
-        parsed = tf.io.parse_example(tf.ensure_shape(records, [batch]), features)
-        return {"encoded": parsed["image"], "label": tf.cast(parsed["label"], tf.int32),
-                "file_name": parsed["file_name"], "index": tf.ensure_shape(index, [batch]),
-                "draws": tf.ensure_shape(draws, [batch, None])}
+    def fetch(step: tf.Tensor) -> Sequence[tf.Tensor]:
+        return tf.numpy_function(load, [step], DTYPES, stateful=False)
 
-    def finish(row: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        image = example(row["encoded"], row["draws"])
-        return {"image": image, "label": row["label"], "index": row["index"], "file_name": row["file_name"]}
-
-    # The batch after this one is read while this one is decoded.
-    rows = steps.map(parse).prefetch(1).unbatch()
-    examples = rows.map(finish, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-    dataset = examples.batch(batch, drop_remainder=True).prefetch(2).with_options(options(workers))
     done = 0
     try:
-        for loaded in dataset.as_numpy_iterator():
+        for loaded in pipeline(steps, fetch, example, batch, workers).as_numpy_iterator():
+            del loaded["step"]
             yield loaded | {"mask": np.ones(batch, np.float32)}
             done += 1
     except tf.errors.InvalidArgumentError as error:
-        reason = _undecodable(steps.skip(done).take(1).map(parse).unbatch(), example)
+        reason = _undecodable(_parsed(steps.skip(done).take(1), fetch, batch).unbatch(), example)
         if not reason:
             raise
         raise UserError(f"An image could not be decoded: {reason}. Prepare the dataset again with --verify=decode: "
@@ -179,12 +225,12 @@ def options(workers: Workers) -> tf.data.Options:
     return chosen
 
 
-def _undecodable(rows: tf.data.Dataset, example: Callable[[tf.Tensor, tf.Tensor], tf.Tensor]) -> str:
+def _undecodable(rows: tf.data.Dataset, example: Example) -> str:
     """The name of the first image that `example` cannot take, and what it says; empty when it takes them all."""
     for row in rows:
         try:
             example(row["encoded"], row["draws"])
-        except tf.errors.InvalidArgumentError as error:
-            reason = error.message.split("}} ")[-1].split(" [Op:")[0].splitlines()[0]
+        except (tf.errors.InvalidArgumentError, ValueError) as error:  # of tf, and of PIL
+            reason = getattr(error, "message", str(error)).split("}} ")[-1].split(" [Op:")[0].splitlines()[0]
             return f"{row['file_name'].numpy().decode()} ({reason})"
     return ""

@@ -15,7 +15,7 @@ import numpy as np
 
 from imagenet_jax import checkpoint, models
 from imagenet_jax import config as config_lib
-from imagenet_jax.data import cache, loader, order
+from imagenet_jax.data import cache, loader, order, service
 from imagenet_jax.data import dataset as dataset_lib
 from imagenet_jax.data.cleaning import manifest
 from imagenet_jax.errors import UserError
@@ -29,8 +29,8 @@ from imagenet_jax.transfer.load import init_from
 
 PyTree = Any
 # What may change when a run goes on elsewhere: it changes no number.
-HARDWARE_KEYS = ("dataset.dir", "loader.", "parallel", "max_per_device_batch", "log_every", "checkpoint.",
-                 "evaluation.batch")
+HARDWARE_KEYS = ("dataset.dir", "dataset.service", "loader.", "parallel", "max_per_device_batch", "log_every",
+                 "checkpoint.", "evaluation.batch")
 STEPS_IN_FLIGHT = 2  # dispatched ahead of the devices; more would only pile up batches there
 
 
@@ -99,6 +99,7 @@ def build(config: config_lib.Config, workdir: str) -> Run:
     records = cache.keep(dataset_lib.open_split(dataset, config.dataset.train_split), config.loader.cache_gb)
     pool, holdout = order.split_holdout(len(records), config.dataset.holdout, config.dataset.fold)
     pool, notes = without_flagged(config, dataset, pool)
+    train_part = loader.Part(records, pool, (os.path.abspath(dataset.directory), config.dataset.train_split))
     judged = {"holdout": loader.Part(records, holdout)} if len(holdout) else {}
     eval_records = dataset_lib.open_split(dataset, config.dataset.eval_split)
     judged["val"] = loader.Part(eval_records, np.arange(len(eval_records)))
@@ -117,8 +118,8 @@ def build(config: config_lib.Config, workdir: str) -> Run:
     layout = parallel.make_layout(config.parallel)
     micro = parallel.micro_batches(layout, config.global_batch, config.max_per_device_batch,
                                    getattr(model, "bn_group", None))
-    return Run(config, workdir, dataset, loader.Part(records, pool), judged, layout, micro, total, learning_rate,
-               options, notes)
+    return Run(config, workdir, dataset, train_part, judged, layout, micro, total, learning_rate, options,
+               notes)
 
 
 def without_flagged(config: config_lib.Config, dataset: dataset_lib.Dataset,
@@ -247,7 +248,8 @@ def fit(run: Run, state: TrainState, first: int, best: Best,
 def device_batches(run: Run, first: int) -> Iterator[PyTree]:
     """This host's batches from step `first` on, laid over its devices ahead of time."""
     config = run.config
-    batches = loader.train_batches(
+    served = functools.partial(service.train_batches, config.dataset.service)
+    batches = (served if config.dataset.service else loader.train_batches)(
         run.train_part, seed=config.seed, start_step=first, global_batch=config.global_batch, augment=config.augment,
         host_slice=loader.Host(jax.process_index(), jax.process_count()), workers=loader.Workers(**config.loader))
 

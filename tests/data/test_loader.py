@@ -8,7 +8,7 @@ import ilsvrc
 import numpy as np
 import pytest
 
-from imagenet_jax.data import dataset, loader, order, writer
+from imagenet_jax.data import dataset, host, loader, order, writer
 from imagenet_jax.data.loader import Host, Part
 from imagenet_jax.data.writer import Example, Source
 from imagenet_jax.errors import UserError
@@ -148,6 +148,13 @@ def test_every_example_is_seen_once(part, reference, hosts, devices, sizes) -> N
         assert_same({key: value[ordered] for key, value in real.items()}, reference)
 
 
+def test_pil_s_pixels_come_through_the_pipeline(records, part, reference) -> None:
+    (batch,) = loader.eval_batches(part, batch=N, view=VIEW | {"library": "pil"})
+    assert_same({key: batch[key] for key in batch if key != "image"},
+                {key: reference[key] for key in batch if key != "image"})
+    assert np.array_equal(batch["image"][3], host.pil_view(ilsvrc.jpeg(3), 8, 9, "bilinear"))
+
+
 def test_evaluation_reads_its_part_in_order(records, reference) -> None:
     pool = np.array([20, 3, 9])
     (batch,) = loader.eval_batches(Part(records, pool), batch=5, view=VIEW)
@@ -165,10 +172,11 @@ def test_an_undecodable_image_is_named(tmp_path, kind) -> None:
     message = r"could not be decoded: 5\.JPEG \(.*\)\. Prepare the dataset again with --verify=decode"
     with pytest.raises(UserError, match=message):
         train(bad, 4, global_batch=3)
-    seen = []
-    with pytest.raises(UserError, match=message):
-        seen.extend(batch["index"] for batch in loader.eval_batches(bad, batch=2, view=VIEW))
-    assert np.concatenate(seen).tolist() == [0, 1, 2, 3]  # what came before it is not lost
+    for library in ("tf", "pil"):
+        seen = []
+        with pytest.raises(UserError, match=message):
+            seen.extend(batch["index"] for batch in loader.eval_batches(bad, batch=2, view=VIEW | {"library": library}))
+        assert np.concatenate(seen).tolist() == [0, 1, 2, 3]  # what came before it is not lost
 
 
 def test_a_damaged_shard_is_told_as_such(tmp_path) -> None:

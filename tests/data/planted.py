@@ -74,6 +74,10 @@ def plant(directory: Path, bases: int, each: int, seed: int = 0, wrong: float = 
     train, validation = sound(bases), sound(bases // 2)
     truth: Truth = {flag: set() for flag in (*DEFECTS, *COPIES, "leak", "label_error")}
 
+    # No picture is copied twice: both copies would rightly be duplicates of each other.
+    originals = iter([train[i] for i in rng.permutation(bases)])
+    leaked = iter([validation[i] for i in rng.permutation(len(validation))])
+
     def add(flag: str, image: bytes, label: int) -> None:
         truth[flag].add(len(train))
         train.append((image, label))
@@ -83,10 +87,10 @@ def plant(directory: Path, bases: int, each: int, seed: int = 0, wrong: float = 
             add(flag, defect(draw(i % classes), rng), i % classes)
         for flag, copies in COPIES.items():
             for copy in copies:
-                image, label = train[rng.integers(bases)]
+                image, label = next(originals)
                 add(flag, copy(image), label)
         for copy in (COPIES["exact_duplicate"][1], COPIES["near_duplicate"][1]):
-            image, label = validation[rng.integers(len(validation))]
+            image, label = next(leaked)
             add("leak", copy(image), label)
     true = np.array([label for _, label in train])
     given = true.copy()

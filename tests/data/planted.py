@@ -33,8 +33,9 @@ def noise(size: tuple[int, int], level: int, rng: np.random.Generator) -> Image.
     return Image.fromarray(rng.integers(level - 3, level + 4, (*size, 3)).astype(np.uint8))
 
 
-def with_a_lamp(image: Image.Image) -> Image.Image:
-    image.paste("white", (10, 10, 18, 18))
+def with_a_lamp(image: Image.Image, rng: np.random.Generator) -> Image.Image:
+    left, top = rng.integers(0, 40, 2).tolist()
+    image.paste("white", (left, top, left + 8, top + 8))
     return image
 
 
@@ -47,7 +48,7 @@ DEFECTS: dict[str, Callable[[Image.Image, np.random.Generator], bytes]] = {
     "grey": lambda image, rng: jpeg(image.convert("L").convert("RGB")),
     "blurred": lambda image, rng: jpeg(image.resize((300, 280), Image.Resampling.BICUBIC).filter(
         ImageFilter.GaussianBlur(6))),
-    "dark": lambda image, rng: jpeg(with_a_lamp(ImageEnhance.Brightness(image).enhance(0.04))),
+    "dark": lambda image, rng: jpeg(with_a_lamp(ImageEnhance.Brightness(image).enhance(0.04), rng)),
 }
 COPIES: dict[str, list[Callable[[bytes], bytes]]] = {
     "exact_duplicate": [lambda image: image, png],

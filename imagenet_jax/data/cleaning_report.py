@@ -73,8 +73,8 @@ def _confusions(dataset: Dataset, each: flags.Found, names: Mapping[int, tuple[s
     order = np.argsort(-counts, kind="stable")[:10]
     rows = [f"| {_class(dataset, pairs[0, i])} | {_class(dataset, pairs[1, i])} | {counts[i]} |" for i in order]
     return [f"{len(each.rows):,} suspects among {header['label_errors_among']:,} examples with out-of-fold "
-            f"probabilities, which agree with {header['agreement']:.1%} of the labels. The weaker the model, the more of "
-            "the suspects are its own mistakes.", "",
+            f"probabilities, which agree with {header['agreement']:.1%} of the labels. The weaker the model, the more "
+            "of the suspects are its own mistakes.", "",
             "| label | suggested | examples |", "|---|---|---:|", *rows]
 
 

@@ -33,5 +33,6 @@ def main(argv: list[str]) -> None:
     for flag, counts in cleaned.counts.items():
         print(row.format(flag, *(f"{counts[split]:,}" for split in splits)))
     if cleaned.covered:
-        print(f"label_error: among {cleaned.covered:,} examples with probabilities")
+        print(f"label_error: among {cleaned.covered:,} examples with probabilities, which agree with "
+              f"{cleaned.agreement:.1%} of the labels; a weak model suspects more than is wrong")
     print(f"{cleaned.manifest}\n{cleaned.report}")

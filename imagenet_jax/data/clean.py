@@ -19,12 +19,15 @@ _READ_AT_ONCE = 50  # records in memory at a time
 
 
 class Cleaned(NamedTuple):
-    """counts: by flag, then split. covered: training examples with out-of-fold probabilities."""
+    """counts: by flag, then split. covered: training examples with out-of-fold probabilities; agreement: share of
+    them whose label is the likeliest class.
+    """
 
     manifest: str
     report: str
     counts: dict[str, dict[str, int]]
     covered: int
+    agreement: float
 
 
 def clean(directory: str, out: str, probabilities: Sequence[str] = (),
@@ -59,30 +62,33 @@ def _clean(dataset: dataset_lib.Dataset, out: str, probabilities: Sequence[str],
     if missing:
         raise UserError(f"{len(missing)} of {len(todo)} ranges were measured, but not into {missing[0]}: workers must "
                         "see --out under the same path as this process")
-    found, covered = find(dataset, measure.load(tasks), probabilities)
+    found, covered, agreement = find(dataset, measure.load(tasks), probabilities)
     counts = {flag: _count(dataset, each.rows) for flag, each in found.items()}
     names = _file_names(records, dataset, found)
     header = {"dataset": dataset.name, "splits": dataset.splits, "flags": list(found),
-              "thresholds": flags.Thresholds()._asdict(), "label_errors_among": covered, "counts": counts}
+              "thresholds": flags.Thresholds()._asdict(), "label_errors_among": covered,
+              "agreement": round(agreement, 4), "counts": counts}
     path = os.path.join(out, "manifest.jsonl")
     manifest.write(path, header, _lines(dataset, found, names))
-    return Cleaned(path, report.write(out, dataset, records, found, names, header), counts, covered)
+    pictured = report.write(out, dataset, records, found, names, header)
+    return Cleaned(path, pictured, counts, covered, agreement)
 
 
 def find(dataset: dataset_lib.Dataset, rows: np.ndarray,
-         probabilities: Sequence[str] = ()) -> tuple[dict[str, flags.Found], int]:
-    """All flags of the measured rows [n] of all splits, and how many examples have probabilities."""
+         probabilities: Sequence[str] = ()) -> tuple[dict[str, flags.Found], int, float]:
+    """All flags of the measured rows [n] of all splits; how many examples have probabilities, and their agreement."""
     starts, at = measure.first_rows(dataset), flags.Thresholds()
     found = flags.of_images(rows, at) | flags.of_pairs(rows, starts, at)
     if not probabilities:
-        return found, 0
+        return found, 0, 0.0
     if flags.TRAIN not in starts:
         raise UserError(f"{dataset.directory} has no split '{flags.TRAIN}' whose labels could be judged")
     start = starts[flags.TRAIN]
     labels = rows["label"][start : start + dataset.splits[flags.TRAIN]]
     opened = label_errors.open_probabilities(probabilities, labels, len(dataset.classes))
     errors = label_errors.find(opened, len(dataset.classes))
-    return found | {"label_error": flags.of_labels(errors, start + opened.index)}, len(opened.index)
+    found["label_error"] = flags.of_labels(errors, start + opened.index)
+    return found, len(opened.index), errors.agreement
 
 
 def _count(dataset: dataset_lib.Dataset, rows: np.ndarray) -> dict[str, int]:

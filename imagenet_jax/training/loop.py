@@ -144,11 +144,13 @@ def claim_workdir(config: config_lib.Config, workdir: str) -> None:
         UserError: the workdir belongs to a run with another config; says which keys differ.
     """
     path = os.path.join(workdir, "config.json")
-    wanted = json.loads(json.dumps(config.to_dict()))
+    wanted, defaults = (json.loads(json.dumps(c.to_dict())) for c in (config, config_lib.base()))
     if os.path.exists(path):
         with open(path, encoding="utf-8") as file:
-            there = dict(config_lib.flat(config_lib.Config(json.load(file))))
-        ours = dict(config_lib.flat(config_lib.Config(wanted)))
+            stored = json.load(file)
+        # A key younger than the run had its default value.
+        there, ours = ({key: value for part in parts for key, value in config_lib.flat(config_lib.Config(part))}
+                       for parts in ((defaults, stored), (wanted,)))
         different = [f"  {key}: {there.get(key)!r} there, {ours.get(key)!r} now"
                      for key in sorted(there.keys() | ours.keys())
                      if there.get(key) != ours.get(key) and not key.startswith(HARDWARE_KEYS)]

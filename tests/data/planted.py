@@ -33,8 +33,9 @@ def noise(size: tuple[int, int], level: int, rng: np.random.Generator) -> Image.
     return Image.fromarray(rng.integers(level - 3, level + 4, (*size, 3)).astype(np.uint8))
 
 
-def with_a_lamp(image: Image.Image) -> Image.Image:
-    image.paste("white", (10, 10, 18, 18))
+def with_a_lamp(image: Image.Image, rng: np.random.Generator) -> Image.Image:
+    left, top = rng.integers(0, 40, 2).tolist()
+    image.paste("white", (left, top, left + 8, top + 8))
     return image
 
 
@@ -47,7 +48,7 @@ DEFECTS: dict[str, Callable[[Image.Image, np.random.Generator], bytes]] = {
     "grey": lambda image, rng: jpeg(image.convert("L").convert("RGB")),
     "blurred": lambda image, rng: jpeg(image.resize((300, 280), Image.Resampling.BICUBIC).filter(
         ImageFilter.GaussianBlur(6))),
-    "dark": lambda image, rng: jpeg(with_a_lamp(ImageEnhance.Brightness(image).enhance(0.04))),
+    "dark": lambda image, rng: jpeg(with_a_lamp(ImageEnhance.Brightness(image).enhance(0.04), rng)),
 }
 COPIES: dict[str, list[Callable[[bytes], bytes]]] = {
     "exact_duplicate": [lambda image: image, png],
@@ -74,6 +75,10 @@ def plant(directory: Path, bases: int, each: int, seed: int = 0, wrong: float = 
     train, validation = sound(bases), sound(bases // 2)
     truth: Truth = {flag: set() for flag in (*DEFECTS, *COPIES, "leak", "label_error")}
 
+    # No picture is copied twice: both copies would rightly be duplicates of each other.
+    originals = iter([train[i] for i in rng.permutation(bases)])
+    leaked = iter([validation[i] for i in rng.permutation(len(validation))])
+
     def add(flag: str, image: bytes, label: int) -> None:
         truth[flag].add(len(train))
         train.append((image, label))
@@ -83,10 +88,10 @@ def plant(directory: Path, bases: int, each: int, seed: int = 0, wrong: float = 
             add(flag, defect(draw(i % classes), rng), i % classes)
         for flag, copies in COPIES.items():
             for copy in copies:
-                image, label = train[rng.integers(bases)]
+                image, label = next(originals)
                 add(flag, copy(image), label)
         for copy in (COPIES["exact_duplicate"][1], COPIES["near_duplicate"][1]):
-            image, label = validation[rng.integers(len(validation))]
+            image, label = next(leaked)
             add("leak", copy(image), label)
     true = np.array([label for _, label in train])
     given = true.copy()

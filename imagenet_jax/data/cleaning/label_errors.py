@@ -30,12 +30,16 @@ class Probabilities(NamedTuple):
 
 
 class LabelErrors(NamedTuple):
-    """m suspects: where in the n examples, int64 [m]; the likeliest class; the probabilities of it and of the label."""
+    """m suspects: where in the n examples, int64 [m]; the likeliest class; the probabilities of it and of the label.
+
+    agreement: share of the n examples whose label is the likeliest class.
+    """
 
     position: np.ndarray
     suggested: np.ndarray
     probability: np.ndarray
     given: np.ndarray
+    agreement: float
 
 
 def open_probabilities(paths: Sequence[str], labels: np.ndarray, classes: int) -> Probabilities:
@@ -75,16 +79,17 @@ def find(probabilities: Probabilities, classes: int) -> LabelErrors:
     thresholds = np.full(classes, np.inf)  # what a class has none of, nothing is confidently
     for k, members in _by_class(label):
         thresholds[k] = max(read(members)[:, k].astype(np.float64).mean(), 2 * _TIE)
-    suspects = []
+    suspects, right = [], 0
     for k, members in _by_class(label):
         p = read(members)
         flagged = _prune(p, k, _noise_counts(p, k, thresholds))
         best = p.argmax(axis=1)
+        right += (best == k).sum()
         rows = np.flatnonzero(flagged & (p[np.arange(len(p)), best] > p[:, k] + np.float32(_TIE)))
-        suspects.append(LabelErrors(members[rows], best[rows], p[rows, best[rows]], p[rows, k]))
-    joined = LabelErrors(*(np.concatenate(column) for column in zip(*suspects, strict=True)))
-    order = np.argsort(joined.position)
-    return LabelErrors(*(column[order] for column in joined))
+        suspects.append((members[rows], best[rows], p[rows, best[rows]], p[rows, k]))
+    columns = [np.concatenate(column) for column in zip(*suspects, strict=True)]
+    order = np.argsort(columns[0])
+    return LabelErrors(*(column[order] for column in columns), agreement=float(right / len(label)))
 
 
 def _by_class(label: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:

@@ -41,7 +41,7 @@ ROW = np.dtype([
     ("brightness", "<f4"),  # mean luminance, 0..255
     ("contrast", "<f4"),  # standard deviation of the luminance
     ("colour", "<f4"),  # colourfulness M3 of Hasler and Suesstrunk (2003); 0 for grey, 100 for extreme
-    ("sharpness", "<f4"),  # standard deviation of the Laplacian over that of the luminance
+    ("sharpness", "<f4"),  # standard deviation of the Laplacian over the contrast, or over 20 where that is less
     ("bytes_sha256", "<u8", (4,)),  # of the encoded image
     ("pixels_sha256", "<u8", (4,)),  # of its size and RGB pixels, however it is encoded
     ("phash", "<u8"),  # signs of the 64 lowest frequencies of the luminance
@@ -161,7 +161,7 @@ def run_beam(todo: Sequence[Task], runner: str, options: Sequence[str]) -> None:
         pipeline = beam.Pipeline(runner, options=PipelineOptions(list(options)))
     except (ImportError, AttributeError, ValueError) as error:
         raise UserError(f"Beam cannot make --runner={runner}: {error}. Known are DirectRunner, FlinkRunner, "
-                        "DataflowRunner and others; their options follow after `--`.") from error
+                        "DataflowRunner and others; their options go into --runner_options.") from error
     with pipeline:
         _ = pipeline | beam.Create(todo) | beam.Reshuffle() | beam.Map(measure_range)
 
@@ -224,4 +224,4 @@ def _appearance(pixels: np.ndarray) -> dict[str, float]:
     laplacian = (grey[:-2, 1:-1] + grey[2:, 1:-1] + grey[1:-1, :-2] + grey[1:-1, 2:] - 4 * grey[1:-1, 1:-1]
                  if min(grey.shape) > 2 else np.zeros(1))
     return {"brightness": grey.mean(), "contrast": contrast, "colour": spread + 0.3 * shift,
-            "sharpness": laplacian.std() / max(contrast, 1)}
+            "sharpness": laplacian.std() / max(contrast, 20)}  # in a pale image JPEG noise is all that is sharp

@@ -39,7 +39,7 @@ def write(out: str, dataset: Dataset, records: Mapping[str, Records], found: Map
             lines += ["", "None."]
             continue
         if flag == "label_error":
-            lines += ["", *_confusions(dataset, each, names, header["label_errors_among"])]
+            lines += ["", *_confusions(dataset, each, names, header)]
         worst = np.argsort(-each.severity, kind="stable")[:_MOST]
         _draw(path, [_cell(dataset, records, flag, each, i) for i in worst])
         lines += ["", f"The {len(worst)} clearest of {len(each.rows):,}:", "", f"![{flag}](pictures/{flag}.png)"]
@@ -64,14 +64,17 @@ def _meaning(flag: str) -> str:
     return text[0].upper() + text[1:]
 
 
-def _confusions(dataset: Dataset, each: flags.Found, names: Mapping[int, tuple[str, int]], covered: int) -> list[str]:
+def _confusions(dataset: Dataset, each: flags.Found, names: Mapping[int, tuple[str, int]],
+                header: Mapping[str, Any]) -> list[str]:
     """The pairs of classes that most suspects lie between."""
     given = [names[row][1] for row in each.rows.tolist()]
     suggested = [value["suggested"] for value in each.values]
     pairs, counts = np.unique(np.array([given, suggested]), axis=1, return_counts=True)
     order = np.argsort(-counts, kind="stable")[:10]
     rows = [f"| {_class(dataset, pairs[0, i])} | {_class(dataset, pairs[1, i])} | {counts[i]} |" for i in order]
-    return [f"{len(each.rows):,} suspects among {covered:,} examples with out-of-fold probabilities.", "",
+    return [f"{len(each.rows):,} suspects among {header['label_errors_among']:,} examples with out-of-fold "
+            f"probabilities, which agree with {header['agreement']:.1%} of the labels. The weaker the model, the more "
+            "of the suspects are its own mistakes.", "",
             "| label | suggested | examples |", "|---|---|---:|", *rows]
 
 
@@ -92,7 +95,7 @@ def _cell(dataset: Dataset, records: Mapping[str, Records], flag: str, each: fla
         words.append(f"not {value['given']:.2f} but {value['probability']:.2f} {_class(dataset, value['suggested'])}")
     elif flag not in flags.PAIRED:
         words.append("" if value is True else f"{value:g}")
-    return shown, "\n".join(word[:30] for word in words)
+    return shown, "\n".join(word[:34] for word in words)
 
 
 def _draw(path: str, cells: list[tuple[list[Image.Image], str]]) -> None:

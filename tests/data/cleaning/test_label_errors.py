@@ -33,6 +33,7 @@ def test_planted_errors_are_found_in_any_order() -> None:
     logits[np.arange(4000), true] += 6
     p = (np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)).astype(np.float32)
     found = find(label, p).position
+    assert find(label, p).agreement == pytest.approx(0.95, abs=0.02)
     assert wrong[found].mean() > 0.85 and len(set(found) & set(np.flatnonzero(wrong))) > 0.9 * wrong.sum()
     order = rng.permutation(4000)
     assert sorted(order[find(label[order], p[order]).position]) == found.tolist()

@@ -14,11 +14,12 @@ devkit's to say.
 """
 
 import io
+import posixpath
 import re
 import tarfile
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -92,7 +93,7 @@ def read_devkit(path: Path) -> Devkit:
         UserError: the archive is damaged or of another kind, or an ID has no class.
     """
     with tars.readable(path), tarfile.open(path) as tar:
-        files = {PurePosixPath(member.name).name: member for member in tar if member.isfile()}
+        files = {posixpath.basename(member.name): member for member in tar if member.isfile()}
         try:
             meta, truth = (
                 tar.extractfile(files[name]).read(_MAX_DEVKIT)
@@ -148,7 +149,7 @@ def _train_examples(folder: Path, devkit: Devkit, labels: dict[str, int]) -> Ite
     path = folder / TRAIN
     with tars.readable(path), tarfile.open(path, "r:") as outer:
         for name, member in tars.members(outer):
-            wnid = PurePosixPath(name).stem
+            wnid = posixpath.splitext(name)[0]
             count = 0
             with tars.readable(f"{path}: {name}"), tars.inner_tar(outer, member) as inner:
                 for reference in tars.references(path, inner, member.offset_data):
@@ -185,5 +186,5 @@ def _val_examples(folder: Path, devkit: Devkit, labels: dict[str, int]) -> Itera
 
 
 def _labelled(reference: Reference, label: int, annotations: dict[str, bytes]) -> Reference:
-    found = annotations.get(PurePosixPath(reference.file_name).stem, NO_BOXES)
+    found = annotations.get(posixpath.splitext(reference.file_name)[0], NO_BOXES)
     return reference._replace(label=label, boxes=found)

@@ -4,8 +4,9 @@ A file belongs to the image of the same name; its <filename>, which may be '%s',
 objects, which for dogs are English ones, are not used.
 """
 
+import posixpath
 import tarfile
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from xml.etree.ElementTree import Element, ParseError
 
 import numpy as np
@@ -27,7 +28,7 @@ def read_annotations(path: Path) -> dict[str, bytes]:
     if not path.is_file():
         return {}
     with tars.readable(path), tarfile.open(path, "r|*") as tar:
-        return {PurePosixPath(name).stem: tar.extractfile(member).read(_MAX_XML)
+        return {posixpath.splitext(name)[0]: tar.extractfile(member).read(_MAX_XML)
                 for name, member in tars.members(tar) if name.endswith(".xml")}
 
 

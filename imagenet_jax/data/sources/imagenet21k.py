@@ -6,9 +6,10 @@
 Which classes there are, and how many images, the archive says; names of WNIDs are not in it.
 """
 
+import posixpath
 import tarfile
 from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from tqdm import tqdm
 
@@ -53,7 +54,7 @@ def _open(path: Path) -> tarfile.TarFile:
 def _class_tars(path: Path, outer: tarfile.TarFile) -> Iterator[tuple[str, tarfile.TarInfo, tarfile.TarFile]]:
     mode = "r|" if path.name == WINTER else "r:"
     for name, member in tars.members(outer):
-        wnid = PurePosixPath(name).stem
+        wnid = posixpath.splitext(name)[0]
         with tars.readable(f"{path}: {name}"), tars.inner_tar(outer, member, mode) as inner:
             yield wnid, member, inner
 

@@ -1,10 +1,11 @@
 """Tars read where they lie: references to their members, in a memory that does not grow with them."""
 
 import contextlib
+import posixpath
 import tarfile
 import zlib
 from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from imagenet_jax.data.examples import Example, Reference
 from imagenet_jax.errors import UserError
@@ -18,7 +19,7 @@ def members(tar: tarfile.TarFile) -> Iterator[tuple[str, tarfile.TarInfo]]:
     while (member := tar.next()) is not None:
         tar.members.clear()  # tarfile would keep all 14 million headers
         if member.isfile():
-            yield PurePosixPath(member.name).name, member
+            yield posixpath.basename(member.name), member
 
 
 def references(path: Path, tar: tarfile.TarFile, start: int = 0) -> Iterator[Reference]:

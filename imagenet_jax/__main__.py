@@ -83,7 +83,7 @@ def _help(names: list[str]) -> str:
     lines = ["usage: python -m imagenet_jax COMMAND [--flag=value ...]", ""]
     for name in names:
         docstring = ast.get_docstring(ast.parse((COMMANDS / f"{name}.py").read_text())) or ""
-        lines.append(f"  {name:10} {docstring.splitlines()[0]}")
+        lines.append(f"  {name:13} {docstring.splitlines()[0]}")
     return "\n".join([*lines, "", "python -m imagenet_jax COMMAND --help lists the flags of a command."])
 
 

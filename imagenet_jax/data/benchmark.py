@@ -14,7 +14,6 @@ from imagenet_jax.data import host, loader, order
 tf = host.tf
 ROUNDS = 3  # the stages take turns, so that what else the machine does meets all of them
 IN_MEMORY = 1024  # examples that the stages without reading work on, over and over
-_FEATURES = {"image": tf.io.FixedLenFeature([], tf.string)}
 
 
 class Stage(NamedTuple):
@@ -63,12 +62,10 @@ def cores() -> int:
 
 def _stages(part: loader.Part, augment: Mapping[str, Any], batch: int, workers: loader.Workers,
             put: Callable[[np.ndarray], Any]) -> dict[str, Iterator[int]]:
-    crop = dict(augment)
-    area = crop.pop("area")
     some = part.pool[order.permutation(0, 0, len(part.pool))[:IN_MEMORY]]
-    encoded = tf.io.parse_example(np.array(part.records.read(some), dtype=object), _FEATURES)["image"]
-    draws = host.crop_draws(order.draws(0, 0, len(some), host.DRAWS), area, crop["aspect"])
-    memory = tf.data.Dataset.from_tensor_slices((encoded, draws)).repeat()
+    spec = loader.step_spec(seed=0, global_batch=len(some), augment=augment, host_slice=loader.ONE_HOST)
+    encoded, *_, crops = loader.read_step(part.records, some, 0, **spec)
+    memory = tf.data.Dataset.from_tensor_slices((encoded.tolist(), crops)).repeat()
 
     def mapped(stage: Callable[..., tf.Tensor]) -> Iterator[int]:
         outputs = memory.map(stage, num_parallel_calls=tf.data.AUTOTUNE).batch(batch).prefetch(2)
@@ -95,9 +92,9 @@ def _stages(part: loader.Part, augment: Mapping[str, Any], batch: int, workers: 
                 yield batch
 
     return {"read": read(),
-            "whole": mapped(lambda e, d: tf.shape(host.decode(e))),
-            "decode": mapped(lambda e, d: tf.shape(host.decode_window(e, d, crop["aspect"]))),
-            "resize": mapped(lambda e, d: host.train_example(e, d, **crop)),
+            "whole": mapped(lambda e, c: tf.shape(host.decode(e))),
+            "decode": mapped(lambda e, c: tf.shape(host.decode_window(e, c[:4]))),
+            "resize": mapped(lambda e, c: loader.train_example(augment)(e, c)),
             "batch": made(), "device": on_device()}
 
 

@@ -94,9 +94,7 @@ def _draw_samples(path: Path, source: Source, summary: Summary, records: dataset
 
 def _tile(record: bytes) -> Image.Image:
     """A square picture of a record with its boxes; grey where the image cannot be decoded."""
-    from tensorflow_datasets.proto import tf_example_pb2
-
-    feature = tf_example_pb2.Example.FromString(record).features.feature
+    feature = dataset_lib.features(record)
     try:
         with Image.open(io.BytesIO(feature["image"].bytes_list.value[0])) as image:
             image.draft("RGB", (_TILE, _TILE))

@@ -109,7 +109,7 @@ def _file_names(records: Mapping[str, dataset_lib.Records], dataset: dataset_lib
         for i in range(0, len(rows), _READ_AT_ONCE):
             part = rows[i : i + _READ_AT_ONCE]
             for row, record in zip(part, records[split].read(np.array(part) - starts[split]), strict=True):
-                features = measure.parse(record)
+                features = dataset_lib.features(record)
                 name = features["file_name"].bytes_list.value[0].decode()
                 names[row] = name, features["label"].int64_list.value[0]
     return names

@@ -15,7 +15,7 @@ it came), `label` (int64), `file_name` (bytes) and `boxes` (floats, [M, 4] flatt
 import json
 import os
 import resource
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -118,6 +118,13 @@ def _tfds_build() -> ModuleType:
     from imagenet_jax.data import tfds_build  # which is made of the classes here
 
     return tfds_build
+
+
+def features(record: bytes) -> Mapping[str, Any]:
+    """The features of a serialized tf.train.Example by name."""
+    from tensorflow_datasets.proto import tf_example_pb2  # TFDS's own copy: no TensorFlow is imported
+
+    return tf_example_pb2.Example.FromString(record).features.feature
 
 
 def shard_name(name: str, split: str, shard: int) -> str:

@@ -3,7 +3,6 @@
 import functools
 import io
 import os
-from collections.abc import Callable
 
 import numpy as np
 from PIL import Image
@@ -12,46 +11,73 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before the import: its sta
 import tensorflow as tf
 
 _RATIOS = (1, 2, 4, 8)  # that libjpeg can shrink by while it decodes
+_NO_FRAME = (0xC4, 0xC8, 0xCC)  # JPEG markers among those of frames that are none
 ATTEMPTS = 10  # as torchvision's RandomResizedCrop, before it falls back to a centre crop
 DRAWS = 2 * ATTEMPTS + 3  # uniform numbers that one training example takes
+CROP = 5  # numbers of a crop: top, left, height, width, and 1 if it is flipped
 
 
-def crop_draws(uniform: np.ndarray, area: tuple[float, float], aspect: tuple[float, float]) -> np.ndarray:
-    """What `train_example` needs of the draws of many examples, all that the size of an image has no part in.
+def random_crops(uniform: np.ndarray, sizes: np.ndarray, area: tuple[float, float], aspect: tuple[float, float],
+                 flip: bool) -> np.ndarray:
+    """Random-resized-crop and flip (Szegedy et al. 2014, section 6), drawn for many images at once.
+
+    A crop is the first of ten drawn windows that fits, else the largest central one whose aspect is allowed.
 
     Args:
-        uniform: float [n, DRAWS] in [0, 1).
+        uniform: float [n, DRAWS] in [0, 1), which alone decides what is drawn.
+        sizes: int [n, 2], height and width of the images.
         area: fraction of the image that a crop covers, uniform; aspect: width / height, log-uniform.
+        flip: left-right, half of the time.
 
     Returns:
-        float32 [n, DRAWS]: heights and widths of the candidates in units of sqrt(image height * image width), then
-        where the crop lies from top and from left (0..1), then the draw that decides the flip.
+        int32 [n, CROP].
     """
-    areas = area[0] + (area[1] - area[0]) * uniform[:, :ATTEMPTS]
+    sizes, uniform = sizes[:, :, None].astype(float), uniform.astype(float)
+    areas = (area[0] + (area[1] - area[0]) * uniform[:, :ATTEMPTS]) * sizes.prod(axis=1)
     low, high = np.log(aspect)
     ratios = np.exp(low + (high - low) * uniform[:, ATTEMPTS : 2 * ATTEMPTS])
-    sides = [np.sqrt(areas / ratios), np.sqrt(areas * ratios)]
-    return np.concatenate([*sides, uniform[:, 2 * ATTEMPTS :]], axis=1, dtype=np.float32, casting="same_kind")
+    drawn = np.stack([np.sqrt(areas / ratios), np.sqrt(areas * ratios)], axis=1)
+    allowed = np.clip(sizes[:, 1] / sizes[:, 0], *aspect)
+    central = np.minimum(sizes, sizes[:, ::-1] * np.stack([1 / allowed, allowed], axis=1))
+    candidates = np.concatenate([drawn, np.maximum(central, 1)], axis=2).round()  # [n, 2, ATTEMPTS + 1]
+    first = ((candidates <= sizes) & (candidates >= 1)).all(axis=1).argmax(axis=1)  # the central one always fits
+    sides = np.take_along_axis(candidates, first[:, None, None], axis=2)[..., 0]
+    room = sizes[..., 0] - sides
+    corner = np.where(first[:, None] < ATTEMPTS, uniform[:, 2 * ATTEMPTS : -1] * (room + 1), room / 2)
+    return np.concatenate([corner, sides, flip * (uniform[:, -1:] < 0.5)], axis=1).astype(np.int32)
 
 
-def train_example(encoded: tf.Tensor, draws: tf.Tensor, *, size: int, aspect: tuple[float, float], flip: bool,
-                  interpolation: str, antialias: bool) -> tf.Tensor:
-    """Random-resized-crop and flip of an encoded image (Szegedy et al. 2014, section 6).
+def image_size(encoded: bytes) -> tuple[int, int]:
+    """Height and width in px that the header of an encoded image states; (1, 1) where it cannot be read."""
+    at = 2
+    while encoded.startswith(b"\xff\xd8") and at + 9 <= len(encoded) and encoded[at] == 0xFF:
+        marker = encoded[at + 1]
+        if 0xC0 <= marker <= 0xCF and marker not in _NO_FRAME:
+            return int.from_bytes(encoded[at + 5 : at + 7]), int.from_bytes(encoded[at + 7 : at + 9])
+        at += 1 if marker == 0xFF else 2 + int.from_bytes(encoded[at + 2 : at + 4])  # a marker may be padded
+    try:
+        with Image.open(io.BytesIO(encoded)) as image:  # which takes ten times as long
+            return image.height, image.width
+    except Exception:  # Pillow raises a dozen kinds; what is wrong, decoding will tell
+        return 1, 1
+
+
+def train_example(encoded: tf.Tensor, crop: tf.Tensor, *, size: int, interpolation: str, antialias: bool) -> tf.Tensor:
+    """A crop of an encoded image, resized and perhaps flipped.
 
     Without antialiasing a JPEG window that is 2, 4 or 8 times `size` on both sides is decoded at that fraction,
     as libjpeg can: it costs less, and averages where plain interpolation would skip pixels.
 
     Args:
-        encoded: JPEG or PNG bytes; only the sampled window of a JPEG is decoded.
-        draws: float32 [DRAWS], a row of `crop_draws`, which alone decides what is drawn.
-        aspect: width / height that a crop may have, for images that no candidate fits.
+        encoded: JPEG or PNG bytes; only the window of a JPEG is decoded.
+        crop: int32 [CROP], a row of `random_crops`.
 
     Returns:
         uint8 [size, size, 3], RGB.
     """
-    image = decode_window(encoded, draws, aspect, 0 if antialias else size)
+    image = decode_window(encoded, crop[:4], 0 if antialias else size)
     image = resize(image, (size, size), interpolation, antialias)
-    return tf.image.flip_left_right(image) if flip and draws[-1] < 0.5 else image
+    return tf.reverse(image, [1]) if crop[4] > 0 else image
 
 
 def eval_example(encoded: tf.Tensor, *, size: int, resize_to: int, interpolation: str, antialias: bool,
@@ -105,55 +131,21 @@ def decode(encoded: tf.Tensor) -> tf.Tensor:
     return tf.io.decode_image(encoded, channels=3, expand_animations=False)
 
 
-def decode_window(encoded: tf.Tensor, draws: tf.Tensor, aspect: tuple[float, float], size: int = 0) -> tf.Tensor:
-    """The window of `random_window`: uint8 [h, w, 3], RGB.
-
-    size: see `train_example`; 0 for never at a fraction.
-    """
-    return _decode_window(encoded, lambda shape: random_window(draws, shape, aspect), size)
-
-
-def _decode_window(encoded: tf.Tensor, window: Callable[[tf.Tensor], tf.Tensor], size: int) -> tf.Tensor:
-    """Decodes only window(shape [2]) = int32 [top, left, height, width] where the format allows it.
+def decode_window(encoded: tf.Tensor, window: tf.Tensor, size: int = 0) -> tf.Tensor:
+    """Decodes only the window int32 [top, left, height, width] where the format allows it: uint8 [h, w, 3], RGB.
 
     size: a JPEG window at least twice as large on both sides is decoded at the smallest 1/2, 1/4 or 1/8 that is
     still as large; 0 for never.
     """
     if tf.io.is_jpeg(encoded):
-        box = window(tf.io.extract_jpeg_shape(encoded)[:2])
         if not size:
-            return _crop_jpeg(encoded, box, 1)
-        enough = tf.reduce_min(box[2:]) >= [size * ratio for ratio in _RATIOS[1:]]
+            return _crop_jpeg(encoded, window, 1)
+        enough = tf.reduce_min(window[2:]) >= [size * ratio for ratio in _RATIOS[1:]]
         return tf.switch_case(tf.reduce_sum(tf.cast(enough, tf.int32)),
-                              [functools.partial(_crop_jpeg, encoded, box, ratio) for ratio in _RATIOS])
-    image = decode(encoded)
-    top, left, height, width = tf.unstack(window(tf.shape(image)[:2]))
-    return image[top : top + height, left : left + width]
+                              [functools.partial(_crop_jpeg, encoded, window, ratio) for ratio in _RATIOS])
+    return tf.slice(decode(encoded), [window[0], window[1], 0], [window[2], window[3], 3])
 
 
-def _crop_jpeg(encoded: tf.Tensor, box: tf.Tensor, ratio: int) -> tf.Tensor:
-    """The box at 1 / ratio of its size; libjpeg counts its pixels in the shrunk image."""
-    return tf.io.decode_and_crop_jpeg(encoded, box // ratio, channels=3, ratio=ratio)
-
-
-def random_window(draws: tf.Tensor, shape: tf.Tensor, aspect: tuple[float, float]) -> tf.Tensor:
-    """The first of ten drawn windows that fits, else the largest central one whose aspect is allowed.
-
-    Args:
-        draws: float32 [DRAWS], a row of `crop_draws`.
-        shape: int32 [2], height and width of the image.
-
-    Returns:
-        int32 [4]: top, left, height, width.
-    """
-    shape = tf.cast(shape, tf.float32)
-    candidates = tf.round(tf.reshape(draws[: 2 * ATTEMPTS], (2, ATTEMPTS)) * tf.sqrt(tf.reduce_prod(shape)))
-    allowed = tf.clip_by_value(shape[1] / shape[0], aspect[0], aspect[1])
-    central = tf.maximum(tf.minimum(shape, tf.round(shape[::-1] * [1 / allowed, allowed])), 1)
-    candidates = tf.concat([candidates, central[:, None]], axis=1)
-    fits = tf.reduce_all((candidates <= shape[:, None]) & (candidates >= 1), axis=0)
-    first = tf.argmax(tf.cast(fits, tf.int32))  # the central one always fits
-    sides = candidates[:, first]
-    room = shape - sides
-    corner = tf.where(first < ATTEMPTS, draws[2 * ATTEMPTS : 2 * ATTEMPTS + 2] * (room + 1), room / 2)
-    return tf.cast(tf.concat([corner, sides], axis=0), tf.int32)
+def _crop_jpeg(encoded: tf.Tensor, window: tf.Tensor, ratio: int) -> tf.Tensor:
+    """The window at 1 / ratio of its size; libjpeg counts its pixels in the shrunk image."""
+    return tf.io.decode_and_crop_jpeg(encoded, window // ratio, channels=3, ratio=ratio)

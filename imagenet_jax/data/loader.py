@@ -8,13 +8,15 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from imagenet_jax.data import host, order
-from imagenet_jax.data.dataset import Records
+from imagenet_jax.data.dataset import Records, features
 from imagenet_jax.errors import UserError
 
 tf = host.tf
 Batch = dict[str, np.ndarray]
 Example = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
-DTYPES = (tf.string, tf.int64, tf.float32)  # of what a step reads: records, index, draws
+# What is read of a step, and its types: see `read_step`.
+ROW = {"encoded": tf.string, "label": tf.int32, "file_name": tf.string, "index": tf.int64, "crop": tf.int32}
+_DRAWN = ("area", "aspect", "flip")  # keys of `augment` that a crop is drawn by
 Fetch = Callable[[tf.Tensor], Sequence[tf.Tensor]]
 
 
@@ -64,8 +66,7 @@ def train_batches(part: Part, *, seed: int, start_step: int, global_batch: int, 
         UserError: hosts that cannot share the batch; an image that cannot be decoded.
     """
     batch = share(global_batch, host_slice)
-    spec = {"seed": seed, "global_batch": global_batch, "host_slice": host_slice, "area": augment["area"],
-            "aspect": augment["aspect"]}
+    spec = step_spec(seed=seed, global_batch=global_batch, augment=augment, host_slice=host_slice)
 
     def read(step: np.ndarray) -> tuple[np.ndarray, ...]:
         return read_step(part.records, part.pool, int(step), **spec)
@@ -89,19 +90,27 @@ def endless(start_step: int) -> tf.data.Dataset:
     return tf.data.Dataset.range(start_step, np.iinfo(np.int64).max)
 
 
+def step_spec(*, seed: int, global_batch: int, augment: Mapping[str, Any], host_slice: Host) -> dict[str, Any]:
+    """What `read_step` must know of a run; JSON can carry it."""
+    return {"seed": seed, "global_batch": global_batch, "host_slice": host_slice,
+            "drawn": {key: augment[key] for key in _DRAWN}}
+
+
 def read_step(records: Records, pool: np.ndarray, step: int, *, seed: int, global_batch: int, host_slice: Host,
-              area: tuple[float, float], aspect: tuple[float, float]) -> tuple[np.ndarray, ...]:
-    """What a host needs of a step: records [B] (bytes), their indices int64 [B], the draws of crops float32 [B, D]."""
+              drawn: Mapping[str, Any]) -> tuple[np.ndarray, ...]:
+    """What a host needs of a step: encoded images, labels, file names, indices [B], crops int32 [B, host.CROP]."""
     positions = order.host_positions(step, global_batch, *host_slice)
     index = pool[order.stream(seed, len(pool), positions)]
+    encoded, label, file_name = _read(records, index)
+    sizes = np.array([host.image_size(image) for image in encoded])
     uniform = order.draws(seed, int(positions[0]), len(positions), host.DRAWS)
-    return _read(records, index), index, host.crop_draws(uniform, area, aspect)
+    return encoded, label, file_name, index, host.random_crops(uniform, sizes, **drawn)
 
 
 def train_example(augment: Mapping[str, Any]) -> Example:
-    """The tf graph from (encoded, draws) to the image."""
-    crop = {key: value for key, value in augment.items() if key != "area"}  # which is in the draws
-    return lambda encoded, draws: host.train_example(encoded, draws, **crop)
+    """The tf graph from (encoded, crop) to the image."""
+    resizing = {key: value for key, value in augment.items() if key not in _DRAWN}
+    return lambda encoded, crop: host.train_example(encoded, crop, **resizing)
 
 
 def eval_batches(part: Part, *, batch: int, view: Mapping[str, Any], host_slice: Host = ONE_HOST,
@@ -121,9 +130,9 @@ def eval_batches(part: Part, *, batch: int, view: Mapping[str, Any], host_slice:
 
     def read(i: np.ndarray) -> tuple[np.ndarray, ...]:
         index = part.pool[np.minimum(mine[i], len(part.pool) - 1)]
-        return _read(part.records, index), index, np.zeros((per_host, 1), np.float32)  # nothing is drawn
+        return *_read(part.records, index), index, np.zeros((per_host, host.CROP), np.int32)  # nothing is drawn
 
-    def example(encoded: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
+    def example(encoded: tf.Tensor, crop: tf.Tensor) -> tf.Tensor:
         return host.eval_example(encoded, resize_to=resize_to, **view)
 
     for i, loaded in enumerate(_batches(tf.data.Dataset.range(count), read, example, per_host, workers)):
@@ -144,40 +153,40 @@ def prefetch(batches: Iterable[Batch], put: Callable[[Batch], Any], depth: int) 
         yield queue.popleft()
 
 
-def _read(records: Records, index: np.ndarray) -> np.ndarray:
-    return np.array(records.read(index), dtype=object)
+def _read(records: Records, index: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Encoded images, labels and file names [n] at these indices."""
+    rows = [features(record) for record in records.read(index)]
+    names = [row["file_name"].bytes_list.value for row in rows]  # a TFDS build may have none
+    return (np.array([row["image"].bytes_list.value[0] for row in rows], object),
+            np.array([row["label"].int64_list.value[0] for row in rows], np.int32),
+            np.array([name[0] if name else b"" for name in names], object))
 
 
 def pipeline(steps: tf.data.Dataset, fetch: Fetch, example: Example, batch: int, workers: Workers) -> tf.data.Dataset:
     """A batch for each step, without mask, and the `step` of each of its examples int64 [batch].
 
     Args:
-        fetch: step -> records, index and draws, as `read_step` has them.
-        example: (encoded, draws) -> image, mapped over the examples in parallel.
+        fetch: step -> what `read_step` has of it.
+        example: (encoded, crop) -> image, mapped over the examples in parallel.
     """
 
     def finish(row: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        image = example(row.pop("encoded"), row.pop("draws"))
+        image = example(row.pop("encoded"), row.pop("crop"))
         return row | {"image": image}
 
     # The batch after this one is read while this one is decoded.
-    rows = _parsed(steps, fetch, batch).prefetch(1).unbatch()
+    rows = _rows(steps, fetch, batch).prefetch(1).unbatch()
     examples = rows.map(finish, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
     return examples.batch(batch, drop_remainder=True).prefetch(2).with_options(options(workers))
 
 
-def _parsed(steps: tf.data.Dataset, fetch: Fetch, batch: int) -> tf.data.Dataset:
-    features = {"image": tf.io.FixedLenFeature([], tf.string), "label": tf.io.FixedLenFeature([], tf.int64),
-                "file_name": tf.io.FixedLenFeature([], tf.string, default_value="")}
+def _rows(steps: tf.data.Dataset, fetch: Fetch, batch: int) -> tf.data.Dataset:
+    def row(step: tf.Tensor) -> dict[str, tf.Tensor]:
+        read = {key: tf.ensure_shape(value, [batch, *([host.CROP] if key == "crop" else [])])
+                for key, value in zip(ROW, fetch(step), strict=True)}
+        return read | {"step": tf.repeat(step, batch)}
 
-    def parse(step: tf.Tensor) -> dict[str, tf.Tensor]:
-        records, index, draws = fetch(step)
-        parsed = tf.io.parse_example(tf.ensure_shape(records, [batch]), features)
-        return {"encoded": parsed["image"], "label": tf.cast(parsed["label"], tf.int32),
-                "file_name": parsed["file_name"], "index": tf.ensure_shape(index, [batch]),
-                "draws": tf.ensure_shape(draws, [batch, None]), "step": tf.repeat(step, batch)}
-
-    return steps.map(parse)
+    return steps.map(row)
 
 
 def _batches(steps: tf.data.Dataset, read: Callable[[np.ndarray], tuple[np.ndarray, ...]], example: Example,
@@ -193,7 +202,7 @@ def _batches(steps: tf.data.Dataset, read: Callable[[np.ndarray], tuple[np.ndarr
             raise
 
     def fetch(step: tf.Tensor) -> Sequence[tf.Tensor]:
-        return tf.numpy_function(load, [step], DTYPES, stateful=False)
+        return tf.numpy_function(load, [step], [*ROW.values()], stateful=False)
 
     done = 0
     try:
@@ -202,7 +211,7 @@ def _batches(steps: tf.data.Dataset, read: Callable[[np.ndarray], tuple[np.ndarr
             yield loaded | {"mask": np.ones(batch, np.float32)}
             done += 1
     except tf.errors.InvalidArgumentError as error:
-        reason = _undecodable(_parsed(steps.skip(done).take(1), fetch, batch).unbatch(), example)
+        reason = _undecodable(_rows(steps.skip(done).take(1), fetch, batch).unbatch(), example)
         if not reason:
             raise
         raise UserError(f"An image could not be decoded: {reason}. Prepare the dataset again with --verify=decode: "
@@ -229,7 +238,7 @@ def _undecodable(rows: tf.data.Dataset, example: Example) -> str:
     """The name of the first image that `example` cannot take, and what it says; empty when it takes them all."""
     for row in rows:
         try:
-            example(row["encoded"], row["draws"])
+            example(row["encoded"], row["crop"])
         except (tf.errors.InvalidArgumentError, ValueError) as error:  # of tf, and of PIL
             reason = getattr(error, "message", str(error)).split("}} ")[-1].split(" [Op:")[0].splitlines()[0]
             return f"{row['file_name'].numpy().decode()} ({reason})"

@@ -56,8 +56,8 @@ def train_batches(address: str, part: Part, *, seed: int, start_step: int, globa
     local = functools.partial(loader.train_batches, part, seed=seed, global_batch=global_batch, augment=augment,
                               host_slice=host_slice, workers=workers)
     directory, split = part.origin
-    spec = {"directory": directory, "split": split, "seed": seed, "global_batch": global_batch,
-            "host_slice": host_slice, "area": augment["area"], "aspect": augment["aspect"]}
+    spec = {"directory": directory, "split": split} | loader.step_spec(
+        seed=seed, global_batch=global_batch, augment=augment, host_slice=host_slice)
     batch = loader.share(global_batch, host_slice)
     batches = loader.pipeline(loader.endless(start_step), functools.partial(_fetch, json.dumps(spec), part.pool),
                               loader.train_example(augment), batch, workers)
@@ -129,7 +129,7 @@ def _arrivals(served: tf.data.Dataset, address: str) -> Iterator[Batch]:
 
 
 def _fetch(spec: str, pool: np.ndarray, step: tf.Tensor) -> Sequence[tf.Tensor]:
-    return tf.raw_ops.PyFuncStateless(input=[spec, pool, step], token=_TOKEN, Tout=loader.DTYPES)
+    return tf.raw_ops.PyFuncStateless(input=[spec, pool, step], token=_TOKEN, Tout=[*loader.ROW.values()])
 
 
 def _register() -> None:

@@ -1,8 +1,6 @@
 """One example on the host: what is drawn, what is decoded, and PIL as the referee."""
 
-import functools
 import io
-from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -27,28 +25,17 @@ def encode(image: Image.Image, format: str = "JPEG", **options) -> bytes:
     return out.getvalue()
 
 
-def train_example(encoded: bytes, position: int = 0, **options) -> np.ndarray:
-    asked = {"size": 24, "area": AREA, "aspect": ASPECT, "flip": True, "interpolation": "bilinear", "antialias": True}
-    asked |= options
-    draws = host.crop_draws(order.draws(0, position, 1, host.DRAWS), asked.pop("area"), asked["aspect"])
-    return host.train_example(tf.constant(encoded), tf.constant(draws[0]), **asked).numpy()
-
-
-@functools.cache
-def drawing(aspect: tuple[float, float]) -> Callable[..., tf.Tensor]:
-    """Windows [n, 4] from draws [n, DRAWS]; traced once for all image sizes."""
-
-    @tf.function(input_signature=[tf.TensorSpec([None, host.DRAWS]), tf.TensorSpec([2], tf.int32)])
-    def draw(draws: tf.Tensor, shape: tf.Tensor) -> tf.Tensor:
-        return tf.vectorized_map(lambda d: host.random_window(d, shape, aspect), draws)
-
-    return draw
+def train_example(encoded: bytes, position: int = 0, area=AREA, aspect=ASPECT, flip=True, **options) -> np.ndarray:
+    asked = {"size": 24, "interpolation": "bilinear", "antialias": True} | options
+    sizes = np.array([host.image_size(encoded)])
+    crops = host.random_crops(order.draws(0, position, 1, host.DRAWS), sizes, area, aspect, flip)
+    return host.train_example(tf.constant(encoded), tf.constant(crops[0]), **asked).numpy()
 
 
 def windows(height: int, width: int, count: int, area=AREA, aspect=ASPECT) -> np.ndarray:
     """Windows [count, 4]: top, left, height, width."""
-    draws = host.crop_draws(order.draws(0, 1, count, host.DRAWS), area, aspect)
-    return drawing(aspect)(draws, tf.constant([height, width])).numpy()
+    sizes = np.tile([height, width], (count, 1))
+    return host.random_crops(order.draws(0, 1, count, host.DRAWS), sizes, area, aspect, False)[:, :4]
 
 
 def torchvision_windows(height: int, width: int, count: int, area=AREA, aspect=ASPECT) -> np.ndarray:
@@ -107,7 +94,7 @@ def test_a_decoded_window_is_a_window_of_the_decoded(options, border) -> None:
     full = host.decode(encoded).numpy().astype(int)
     for top, left, height, width in ((0, 0, 97, 131), (13, 17, 40, 51), (90, 3, 7, 128), (5, 130, 92, 1)):
         window = tf.constant([top, left, height, width])
-        got = host._decode_window(encoded, lambda shape, window=window: window, 0).numpy()
+        got = host.decode_window(encoded, window).numpy()
         difference = abs(got - full[top : top + height, left : left + width])
         assert difference.max() <= border
         assert not difference[:, 1:-1].any()
@@ -121,7 +108,7 @@ def test_every_mode_becomes_rgb_and_pngs_are_cropped_like_jpegs(mode, format) ->
     wanted = np.asarray(Image.open(io.BytesIO(encoded)).convert("RGB")).astype(int)
     decoded = host.decode(encoded).numpy()
     assert decoded.shape == wanted.shape and abs(decoded - wanted).max() <= (3 if format == "JPEG" else 0)
-    got = host._decode_window(encoded, lambda shape: tf.concat([[3, 5], shape - [3, 5]], 0), 0).numpy()
+    got = host.decode_window(encoded, tf.constant([3, 5, 37, 55])).numpy()
     assert abs(got - wanted[3:, 5:]).max() <= (3 if format == "JPEG" else 0)
     assert train_example(encoded).shape == (24, 24, 3)
 
@@ -130,12 +117,28 @@ def test_every_mode_becomes_rgb_and_pngs_are_cropped_like_jpegs(mode, format) ->
 def test_a_large_window_is_decoded_at_a_fraction_that_is_still_large_enough(size, ratio) -> None:
     image = picture(120, 150)
     window = tf.constant([11, 33, 80, 97])
-    got = host._decode_window(encode(image, quality=95, subsampling=0), lambda shape: window, size).numpy()
+    got = host.decode_window(encode(image, quality=95, subsampling=0), window, size).numpy()
     assert got.shape == (80 // ratio, 97 // ratio, 3) and (ratio == 1 or min(got.shape[:2]) >= size)
     top, left = 11 // ratio * ratio, 33 // ratio * ratio
     whole = np.asarray(image, float)[top : top + 80 // ratio * ratio, left : left + 97 // ratio * ratio]
     means = whole.reshape(80 // ratio, ratio, 97 // ratio, ratio, 3).mean((1, 3))
     assert abs(got - means).mean() < 3
+
+
+@pytest.mark.parametrize(("format", "options"), [
+    ("JPEG", {}), ("JPEG", {"progressive": True}), ("JPEG", {"exif": b"Exif\0\0" + bytes(40_000)}),
+    ("JPEG", {"comment": b"\xff\xc0 is no frame"}), ("PNG", {}), ("GIF", {})])
+def test_the_header_tells_the_size(format, options) -> None:
+    encoded = encode(picture(37, 301), format, **options)
+    assert host.image_size(encoded) == (37, 301)
+    padded = encoded[:2] + b"\xff\xff" + encoded[2:] if format == "JPEG" else encoded
+    assert host.image_size(padded) == (37, 301)
+
+
+def test_a_size_that_cannot_be_read_is_left_to_the_decoder() -> None:
+    encoded = encode(picture(37, 301))
+    for broken in (b"", b"no image", encoded[:2], encoded[:20], encoded[:2] + bytes(60)):
+        assert host.image_size(broken) == (1, 1)
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])

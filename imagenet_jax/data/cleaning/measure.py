@@ -61,7 +61,7 @@ class Task(NamedTuple):
 
 def measure(record: bytes) -> np.ndarray:
     """The ROW [] of a serialized example: a pure function of its bytes."""
-    features = parse(record)
+    features = dataset_lib.features(record)
     row = np.zeros((), ROW)
     encoded = features["image"].bytes_list.value[0]
     row["label"] = features["label"].int64_list.value[0]
@@ -84,13 +84,6 @@ def measure(record: bytes) -> np.ndarray:
     for name, value in _appearance(np.asarray(image, np.float32)).items():
         row[name] = value
     return row
-
-
-def parse(record: bytes) -> dict:
-    """The features of a serialized example by name."""
-    from tensorflow_datasets.proto import tf_example_pb2  # TFDS's own copy: no TensorFlow is imported
-
-    return tf_example_pb2.Example.FromString(record).features.feature
 
 
 def tasks(dataset: dataset_lib.Dataset, directory: str) -> list[Task]:

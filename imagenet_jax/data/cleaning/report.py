@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from PIL import Image, ImageFile
 
 from imagenet_jax.data.cleaning import flags, measure
-from imagenet_jax.data.dataset import Dataset, Records
+from imagenet_jax.data.dataset import Dataset, Records, features
 
 _COLUMNS, _MOST = 8, 32  # cells of a picture, of one example or of a pair
 
@@ -87,9 +87,9 @@ def _cell(dataset: Dataset, records: Mapping[str, Records], flag: str, each: fla
     shown, places = [], []
     for row in rows:
         split, index = measure.locate(dataset, row)
-        features = _features(records[split], index)
-        shown.append(_thumbnail(features["image"].bytes_list.value[0]))
-        places.append((f"{split} {index}", features["label"].int64_list.value[0]))
+        record = features(records[split].read([index])[0])
+        shown.append(_thumbnail(record["image"].bytes_list.value[0]))
+        places.append((f"{split} {index}", record["label"].int64_list.value[0]))
     words = [f"{place} {_class(dataset, label)}" for place, label in places]
     if flag == "label_error":
         words.append(f"not {value['given']:.2f} but {value['probability']:.2f} {_class(dataset, value['suggested'])}")
@@ -130,6 +130,3 @@ def _thumbnail(encoded: bytes, side: int = 128) -> Image.Image:
 def _class(dataset: Dataset, label: int) -> str:
     return dataset.class_names[label].split(",")[0]
 
-
-def _features(records: Records, index: int) -> dict:
-    return measure.parse(records.read([index])[0])

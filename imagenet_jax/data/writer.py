@@ -3,8 +3,9 @@
 Sources come from `sources/`, images are judged in `repair.py`, one shard is written in
 `shard.py`; the format is told in `dataset.py`. While it is being made, a dataset lies in
 
-    OUT.incomplete/dataset/     what will be OUT
-    OUT.incomplete/work/        a sidecar for each finished shard, bytes of archives that cannot be sought in
+    OUT.incomplete/
+        dataset/    what will be OUT
+        work/       a sidecar for each finished shard, bytes of archives that cannot be sought in
 
 Shards are cut from the order and the sizes in the source alone, so any number of workers leaves the same bytes.
 """

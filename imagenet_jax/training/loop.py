@@ -99,7 +99,8 @@ def build(config: config_lib.Config, workdir: str) -> Run:
     records = cache.keep(dataset_lib.open_split(dataset, config.dataset.train_split), config.loader.cache_gb)
     pool, holdout = order.split_holdout(len(records), config.dataset.holdout, config.dataset.fold)
     pool, notes = without_flagged(config, dataset, pool)
-    train_part = loader.Part(records, pool, (os.path.abspath(dataset.directory), config.dataset.train_split))
+    directory = dataset.directory if "://" in dataset.directory else os.path.abspath(dataset.directory)
+    train_part = loader.Part(records, pool, (directory, config.dataset.train_split))
     judged = {"holdout": loader.Part(records, holdout)} if len(holdout) else {}
     eval_records = dataset_lib.open_split(dataset, config.dataset.eval_split)
     judged["val"] = loader.Part(eval_records, np.arange(len(eval_records)))

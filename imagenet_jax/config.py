@@ -28,6 +28,7 @@ def base() -> Config:
     config.max_per_device_batch = 256  # a larger share of the global batch is accumulated in micro-batches
     config.parallel = "pmap"  # or 'shard_map': jit + shard_map on a one-axis mesh; same numbers
     config.log_every = "50 steps"
+    config.aux_weight = 0.3  # of the loss of each auxiliary head, in models that have them
     config.ema_decay = 0.0  # exponential moving average of the weights, evaluated instead of them; 0 for none
 
     config.dataset = Config()  # which examples
@@ -47,18 +48,18 @@ def base() -> Config:
     config.loader.cache_gb = 0.0  # of encoded records kept in memory, filled once; 0 for none
 
     config.augment = Config()  # data.host.train_example
-    config.augment.size = 224  # px, side of the square the network sees
+    config.augment.size = placeholder(int)  # px, side of the square the network sees; None for view.size
     config.augment.area = (0.08, 1.0)  # fraction of the image's area that a crop covers
     config.augment.aspect = (3 / 4, 4 / 3)  # width / height of a crop
     config.augment.flip = True  # left-right, half of the time
     config.augment.interpolation = "bilinear"  # or 'bicubic', 'nearest', 'area'
     config.augment.antialias = False  # True halves the speed of input; see data.host.train_example
 
-    config.view = Config()  # data.host.eval_example
-    config.view.size = 224  # px, side of the centre crop
-    config.view.resize = 256  # px, shorter side before the crop
+    config.view = Config()  # data.host.eval_example; None leaves it to the network, see `models` on the command line
+    config.view.size = placeholder(int)  # px, side of the centre crop
+    config.view.resize = placeholder(int)  # px, shorter side before the crop; None keeps the network's share
     config.view.library = "tf"  # or 'pil': torchvision's pixels bit for bit, which most published accuracies rest on
-    config.view.interpolation = "bilinear"
+    config.view.interpolation = placeholder(str)  # 'bilinear', 'bicubic', 'nearest' or 'area'
     config.view.antialias = True  # PIL always does
 
     config.model = Config()  # models.make; None leaves the family's own value
@@ -66,9 +67,12 @@ def base() -> Config:
     config.model.dtype = "float32"  # compute type, or 'bfloat16'; parameters stay float32
     config.model.width = placeholder(int)  # channels of the first stage
     config.model.dropout = placeholder(float)
+    config.model.drop_path = placeholder(float)  # of the last residual branch, growing from 0 at the first
     config.model.bn_group = placeholder(int)  # examples that share BatchNorm statistics (32)
     config.model.bn_momentum = placeholder(float)  # kept share of the running statistics (0.9)
+    config.model.bn_epsilon = placeholder(float)
     config.model.zero_init_residual = placeholder(bool)  # the last BatchNorm scale of a block starts at 0
+    config.model.aux = placeholder(bool)  # auxiliary heads (GoogLeNet, Inception v3)
 
     config.loss = Config()  # training.losses.cross_entropy
     config.loss.label_smoothing = 0.0
@@ -99,7 +103,7 @@ def base() -> Config:
     config.checkpoint.keep = 2  # last ones kept
     config.checkpoint.milestones = ""  # duration whose multiples are kept for ever; empty for none
 
-    config.init_from = ""  # a workdir or a checkpoint to finetune from
+    config.init_from = ""  # to finetune from: a workdir, a checkpoint, a .safetensors or .pth file, a published network
     config.freeze = ()  # regular expressions over parameter paths; '!^head/' is everything but the head
     config.early_stopping = ""  # stop after this duration without a better holdout top-1; empty for never
     return config.lock()
@@ -154,28 +158,29 @@ def check(config: Config) -> None:
     for key in ("early_stopping", "checkpoint.milestones"):
         _check(config, key, lambda v: not v or _is_duration(v), "a duration such as '5 epochs', or empty")
     _check(config, "schedule.boundaries", lambda v: all(map(_is_duration, v)), "durations such as '30 epochs'")
-    for key in ("global_batch", "max_per_device_batch", "augment.size", "view.size", "view.resize",
-                "evaluation.batch", "checkpoint.keep"):
+    for key in ("global_batch", "max_per_device_batch", "evaluation.batch", "checkpoint.keep"):
         _check(config, key, lambda v: v >= 1, "1 or more")
-    for key in ("model.width", "model.bn_group"):
+    for key in ("augment.size", "view.size", "view.resize", "model.width", "model.bn_group"):
         _check(config, key, lambda v: v is None or v >= 1, "1 or more")
     for key in ("optimizer.weight_decay", "optimizer.clip_norm", "schedule.peak", "schedule.final", "seed",
                 "loader.threads", "loader.prefetch", "loader.ram_gb", "loader.cache_gb", "schedule.power",
-                "checkpoint.every_minutes"):
+                "checkpoint.every_minutes", "aux_weight"):
         _check(config, key, lambda v: v >= 0, "0 or more")
     for key in ("loss.label_smoothing", "optimizer.momentum", "ema_decay", "dataset.holdout"):
         _check(config, key, lambda v: 0 <= v < 1, "at least 0 and below 1")
-    for key in ("model.dropout", "model.bn_momentum"):
+    for key in ("model.dropout", "model.drop_path", "model.bn_momentum"):
         _check(config, key, lambda v: v is None or 0 <= v < 1, "at least 0 and below 1")
     _check(config, "schedule.factor", lambda v: 0 < v <= 1, "above 0 and at most 1")
     _check(config, "augment.area", lambda v: len(v) == 2 and 0 < v[0] <= v[1] <= 1, "(low, high) in 0..1")
     _check(config, "augment.aspect", lambda v: len(v) == 2 and 0 < v[0] <= v[1], "(low, high) above 0")
-    _check(config, "view.resize", lambda v: v >= config.view.size, f"at least view.size = {config.view.size}")
+    _check(config, "view.resize", lambda v: v is None or v >= (config.view.size or 0),
+           f"at least view.size = {config.view.size}")
     folds = round(1 / config.dataset.holdout) if config.dataset.holdout else 1
     _check(config, "dataset.fold", lambda v: 0 <= v < folds,
            f"0..{folds - 1} with dataset.holdout={config.dataset.holdout}")
     _check_choices(config)
-    if config.view.library == "pil" and (not config.view.antialias or config.view.interpolation not in PIL_FILTERS):
+    if config.view.library == "pil" and (not config.view.antialias or 
+                                           config.view.interpolation not in (None, *PIL_FILTERS)):
         raise UserError("config.view.library='pil' needs view.antialias=True and view.interpolation one of "
                         + ", ".join(PIL_FILTERS))
     for key in ("optimizer.decay", "freeze"):
@@ -189,13 +194,14 @@ def check(config: Config) -> None:
 def _check_choices(config: Config) -> None:
     interpolations = ("bilinear", "bicubic", "nearest", "area")
     choices = {"parallel": ("pmap", "shard_map"), "schedule.decay": ("cosine", "step", "polynomial", "constant"),
-               "augment.interpolation": interpolations, "view.interpolation": interpolations,
+               "augment.interpolation": interpolations, "view.interpolation": (None, *interpolations),
                "view.library": ("tf", "pil")}
     for key, allowed in choices.items():
         value = _get(config, key)
         if value not in allowed:
-            close = difflib.get_close_matches(str(value), allowed, 1)
-            hint = f"did you mean {close[0]!r}?" if close else f"choose among {', '.join(allowed)}"
+            words = [word for word in allowed if word]
+            close = difflib.get_close_matches(str(value), words, 1)
+            hint = f"did you mean {close[0]!r}?" if close else f"choose among {', '.join(words)}"
             raise UserError(f"config.{key}={value!r} is not known; {hint}")
 
 

@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from imagenet_jax import config as config_lib
+from imagenet_jax import models
 from imagenet_jax.errors import UserError
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -57,7 +58,7 @@ def test_nonsense_is_refused_with_the_key(key, value, words):
     config = config_lib.base()
     config.update_from_flattened_dict({key: value})
     with pytest.raises(UserError) as caught:
-        config_lib.check(config)
+        config_lib.check(models.fill_view(config))
     assert key in str(caught.value) and words in str(caught.value)
 
 

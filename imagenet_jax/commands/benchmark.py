@@ -28,9 +28,10 @@ def main(argv: list[str]) -> None:
     import numpy as np
 
     from imagenet_jax import config as config_lib
+    from imagenet_jax import models
     from imagenet_jax.data import benchmark, cache, dataset, loader
 
-    config = CONFIG.value or config_lib.base()
+    config = models.fill_view(CONFIG.value or config_lib.base())
     config_lib.check(config)
     opened = dataset.open_dataset(config_lib.dataset_dir(DATASET.value or config.dataset.dir))
     records = cache.keep(dataset.open_split(opened, config.dataset.train_split), config.loader.cache_gb)

@@ -1,9 +1,13 @@
-"""Evaluate a checkpoint exactly; write metrics, per-class report, confusion matrix and predictions."""
+"""Evaluate a checkpoint or published weights exactly; write metrics, report, confusion matrix and predictions."""
 
 from absl import flags
 
 WORKDIR = flags.DEFINE_string("workdir", None, "The run whose last checkpoint is evaluated.")
-CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Or a checkpoint: RUN/checkpoints/STEP, or RUN/best.")
+CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Or a checkpoint: RUN/checkpoints/STEP, or RUN/best; or a file of "
+                                 "weights, .safetensors or .pth; or a network whose published weights are installed.")
+MODEL = flags.DEFINE_string("model", "", "The network that a file of weights is of, if it does not say so itself.")
+LIBRARY = flags.DEFINE_enum("library", "", ["", "tf", "pil"], "What crops the images: 'pil' gives torchvision's pixels "
+                            "bit for bit; by default the run's, 'pil' for a file.")
 DATASET = flags.DEFINE_string("dataset", "", "A prepared dataset; by default the run's, or IMAGENET_DIR.")
 SPLIT = flags.DEFINE_string("split", "", "By default the run's evaluation split; 'holdout' for what it kept out of the "
                             "training split.")
@@ -21,9 +25,9 @@ def main(argv: list[str]) -> None:
     runtime.configure()
     from imagenet_jax.training import evaluating
 
-    results = evaluating.evaluate_checkpoint(WORKDIR.value or CHECKPOINT.value, dataset_dir=DATASET.value,
-                                             split=SPLIT.value, batch=BATCH.value, out=OUT.value,
-                                             probabilities=PROBABILITIES.value)
+    results = evaluating.evaluate_checkpoint(WORKDIR.value or CHECKPOINT.value, model_name=MODEL.value,
+                                             dataset_dir=DATASET.value, split=SPLIT.value, batch=BATCH.value,
+                                             out=OUT.value, library=LIBRARY.value, probabilities=PROBABILITIES.value)
     metrics, protocol = results["metrics"], results["protocol"]
     print(f"{protocol['dataset']}/{protocol['split']}, {protocol['checkpoint']}: top-1 {metrics['top1']:.2%}, "
           f"top-5 {metrics['top5']:.2%}, loss {metrics['loss']:.4f} on {metrics['seen']:,} examples")

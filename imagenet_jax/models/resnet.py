@@ -5,17 +5,13 @@ The v1.5 of torchvision/models/resnet.py: a bottleneck strides in its 3x3 convol
 
 import functools
 from collections.abc import Callable
-from typing import Any
 
 import jax
-import jax.numpy as jnp
 from flax import linen as nn
 
-from imagenet_jax.models.layers import BatchNorm, Conv, dense, max_pool, normal, param_dtype
-
-# Blocks in each of the four stages, and whether they are bottlenecks: table 1 of the paper.
-DEPTHS = {"resnet18": ((2, 2, 2, 2), False), "resnet34": ((3, 4, 6, 3), False), "resnet50": ((3, 4, 6, 3), True),
-          "resnet101": ((3, 4, 23, 3), True), "resnet152": ((3, 8, 36, 3), True)}
+from imagenet_jax.models.layers import BatchNorm, Conv
+from imagenet_jax.models.lowering import max_pool
+from imagenet_jax.models.net import NormNet, Spec
 
 
 class Block(nn.Module):
@@ -35,53 +31,59 @@ class Block(nn.Module):
         last_norm = functools.partial(self.norm, scale_init=self.last_scale_init)
         if self.bottleneck:
             y = nn.relu(self.norm(name="bn1")(self.conv(self.width, 1, name="conv1")(x)))
-            y = nn.relu(self.norm(name="bn2")(self.conv(self.width, 3, self.stride, 1, name="conv2")(y)))
+            y = nn.relu(self.norm(name="bn2")(self.conv(self.width, 3, self.stride, name="conv2")(y)))
             y = last_norm(name="bn3")(self.conv(features, 1, name="conv3")(y))
         else:
-            y = nn.relu(self.norm(name="bn1")(self.conv(self.width, 3, self.stride, 1, name="conv1")(x)))
-            y = last_norm(name="bn2")(self.conv(features, 3, 1, 1, name="conv2")(y))
+            y = nn.relu(self.norm(name="bn1")(self.conv(self.width, 3, self.stride, name="conv1")(x)))
+            y = last_norm(name="bn2")(self.conv(features, 3, name="conv2")(y))
         if x.shape != y.shape:
             x = self.norm(name="downsample_bn")(self.conv(features, 1, self.stride, name="downsample_conv")(x))
         return nn.relu(x + y)
 
 
-class ResNet(nn.Module):
-    """images [B, H, W, 3] -> logits [B, num_classes]; with num_classes=0, pooled features [B, C]."""
+class ResNet(NormNet, kw_only=True):
+    """See `NormNet`.
+
+    Attributes:
+        blocks: of each of the stages.
+        bottleneck: blocks of three convolutions, not of two.
+        width: channels of the stem.
+        zero_init_residual: the last BatchNorm scale of a block starts at zero (Goyal et al. 2017, section 5.1).
+    """
 
     blocks: tuple[int, ...]
     bottleneck: bool
-    num_classes: int
-    bn_group: int = 32  # Goyal et al. 2017, section 2.3: the batch a worker normalises over
     width: int = 64
-    bn_momentum: float = 0.9
-    zero_init_residual: bool = False  # Goyal et al. 2017: the last BN scale of a block starts at zero
-    dropout: float = 0.0  # before the head
-    dtype: Any = jnp.float32
-    frozen: Callable[[str], bool] = lambda path: False
+    zero_init_residual: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
-        """Logits or features, of `param_dtype`; `train` turns on dropout and the statistics of the batch."""
-        conv = functools.partial(Conv, dtype=self.dtype)
-        norm = functools.partial(BatchNorm, self.bn_group, train, self.bn_momentum, dtype=self.dtype,
-                                 frozen=self.frozen)
+        """Logits or features; `train` turns on dropout and the statistics of the batch."""
+        conv, norm = functools.partial(Conv, dtype=self.dtype), self.norm(train)
         last_scale_init = nn.initializers.zeros if self.zero_init_residual else nn.initializers.ones
-        x = nn.relu(norm(name="bn1")(conv(self.width, 7, 2, 3, name="conv1")(x)))
+        x = nn.relu(norm(name="bn1")(conv(self.width, 7, 2, name="conv1")(x)))
         x = max_pool(x, 3, 2, 1)
         for stage, count in enumerate(self.blocks):
             for i in range(count):
                 stride = 2 if stage and not i else 1
                 x = Block(self.width * 2**stage, stride, self.bottleneck, conv, norm, last_scale_init,
                           name=f"layer{stage + 1}_{i}")(x)
-        x = x.mean((1, 2), dtype=param_dtype(self.dtype))
-        x = nn.Dropout(self.dropout, deterministic=not train)(x)
-        if not self.num_classes:
-            return x
-        # Goyal et al. 2017, section 5.1: the head starts as a Gaussian of standard deviation 0.01.
-        return dense(self.num_classes, "head", x.dtype, normal(0.01), nn.initializers.zeros)(x)
+            self.feature(4 * 2**stage, x)
+        return self.classify(self.pool(x), train)
 
 
-def resnet(name: str, **options: Any) -> ResNet:
-    """ResNet-18/34/50/101/152 v1.5 by name; `options` are fields of `ResNet`."""
-    blocks, bottleneck = DEPTHS[name]
-    return ResNet(blocks, bottleneck, **options)
+_NAMES = [(r"^layer(\d)_(\d+)\.", r"layer\1.\2."), (r"downsample_conv", "downsample.0"),
+          (r"downsample_bn", "downsample.1"), (r"^head", "fc")]
+
+
+def _spec(blocks: tuple[int, ...], bottleneck: bool, params: int, gmacs: float, top1: float) -> Spec:
+    return Spec(ResNet, {"blocks": blocks, "bottleneck": bottleneck}, 2015, "https://arxiv.org/abs/1512.03385",
+                "torchvision", params, gmacs, top1, "torchvision", {"torchvision": _NAMES})
+
+
+# Blocks in each of the four stages, and whether they are bottlenecks: table 1 of the paper.
+MODELS = {"resnet18": _spec((2, 2, 2, 2), False, 11_689_512, 1.814, 69.758),
+          "resnet34": _spec((3, 4, 6, 3), False, 21_797_672, 3.664, 73.314),
+          "resnet50": _spec((3, 4, 6, 3), True, 25_557_032, 4.089, 76.13),
+          "resnet101": _spec((3, 4, 23, 3), True, 44_549_160, 7.801, 77.374),
+          "resnet152": _spec((3, 8, 36, 3), True, 60_192_808, 11.514, 78.312)}

@@ -13,13 +13,16 @@ from flax import linen as nn
 
 from imagenet_jax import checkpoint, models
 from imagenet_jax import config as config_lib
+from imagenet_jax.classes import Classes, join
 from imagenet_jax.data import dataset as dataset_lib
 from imagenet_jax.data import loader, order
 from imagenet_jax.errors import UserError
 from imagenet_jax.evaluation import exact, report
 from imagenet_jax.evaluation import probabilities as probabilities_lib
+from imagenet_jax.models import weights
 from imagenet_jax.training import parallel
 from imagenet_jax.training.step import make_apply
+from imagenet_jax.transfer import load
 
 PyTree = Any
 _TO_DEVICE = ("image", "label", "index", "mask")
@@ -43,15 +46,17 @@ def make_evaluator(model: nn.Module, layout: parallel.Layout, *, batch: int, vie
 
 
 def evaluate(evaluator: Evaluator, variables: PyTree, part: loader.Part,
-             keep: probabilities_lib.Keep | None = None) -> tuple[exact.Predictions, list[str]]:
+             keep: probabilities_lib.Keep | None = None,
+             labels: np.ndarray | None = None) -> tuple[exact.Predictions, list[str]]:
     """Judges every example of `part` once.
 
     Args:
         variables: params and batch_stats as `parallel.put_state` lays them.
         keep: is given the outputs of every batch of this host.
+        labels: int32, the model's label of each of the dataset's, if they differ.
 
     Returns:
-        The predictions of all hosts, and the file name of each where this host read it.
+        The predictions of all hosts, in the model's labels, and the file name of each where this host read it.
     """
     layout, names = evaluator.layout, {}
     batches = loader.eval_batches(
@@ -60,6 +65,8 @@ def evaluate(evaluator: Evaluator, variables: PyTree, part: loader.Part,
 
     def run(batch: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         names.update(zip(batch["index"].tolist(), batch["file_name"], strict=True))
+        if labels is not None:
+            batch = dict(batch) | {"label": labels[batch["label"]]}
         device_batch = parallel.put_batch({key: batch[key] for key in _TO_DEVICE}, layout)
         outputs = parallel.get_examples(evaluator.run(variables, device_batch), layout)
         if keep:
@@ -71,12 +78,14 @@ def evaluate(evaluator: Evaluator, variables: PyTree, part: loader.Part,
     return predictions, [names.get(i, b"").decode() for i in predictions.index.tolist()]
 
 
-def protocol(dataset: dataset_lib.Dataset, split: str, view: Mapping[str, Any], dtype: str,
+def protocol(dataset: dataset_lib.Dataset, split: str, config: config_lib.Config, model: nn.Module,
              checkpoint: str) -> dict[str, Any]:
     """How a result came to be: it is written beside every result."""
-    return {"dataset": dataset.name, "variant": dataset.variant, "split": split, "crop": view["size"],
-            "resize": view["resize"], "interpolation": view["interpolation"], "antialias": view["antialias"],
-            "library": view.get("library", "tf"), "precision": dtype, "checkpoint": checkpoint}
+    view = config.view
+    return {"dataset": dataset.name, "variant": dataset.variant, "split": split, "model": config.model.name,
+            "crop": view.size, "resize": view.resize, "interpolation": view.interpolation,
+            "antialias": view.antialias, "library": view.library, "mean": model.mean, "std": model.std,
+            "precision": config.model.dtype, "checkpoint": checkpoint}
 
 
 def variant_warning(dataset: dataset_lib.Dataset) -> str:
@@ -87,49 +96,91 @@ def variant_warning(dataset: dataset_lib.Dataset) -> str:
             "compare with published ones")
 
 
-def evaluate_checkpoint(path: str, *, dataset_dir: str = "", split: str = "", out: str = "",
-                        batch: int = 0, probabilities: bool = False) -> dict[str, Any]:
-    """Evaluates a checkpoint as the config saved with it says, and writes the results.
+class Trained(NamedTuple):
+    """What can be evaluated. source: in results; directory: of the run, or where results of a file go."""
+
+    variables: PyTree
+    config: config_lib.Config
+    classes: Classes
+    source: str
+    directory: str
+
+
+def open_trained(path: str, model_name: str = "") -> Trained:
+    """A checkpoint with its config; or a file of weights, or those published of a network, in the network's own view.
 
     Args:
-        path: a workdir, its `best`, or one checkpoint.
-        dataset_dir, split, batch: instead of the config's; a batch changes no metric. The split 'holdout' is what
-            the run kept out of the training split.
-        out: directory of the results; by default `evaluation` in the workdir the checkpoint lies in.
+        path: a workdir, its `best`, one checkpoint, a .safetensors or .pth file, or a name of the zoo.
+        model_name: of a file that does not say it.
+
+    Raises:
+        UserError: nothing there, or a file of which network or classes are not known.
+    """
+    file = weights.locate(path)
+    if not weights.is_file(file):
+        directory, step = checkpoint.resolve(path)
+        items, meta = checkpoint.read(path, ("params", "batch_stats", "ema"))
+        variables = {"params": items["ema"] or items["params"], "batch_stats": items["batch_stats"]}
+        return Trained(variables, config_lib.Config(meta["config"]), Classes(*map(tuple, meta["classes"])),
+                       f"{os.path.basename(directory)}/{step}", os.path.dirname(directory))
+    name = model_name or (path if path in models.REGISTRY else weights.notes(file).get("model", ""))
+    if not name:
+        raise UserError(f"{path} does not say which network it is of: add --model=NAME")
+    variables, classes = load.variables_of_file(file, name)
+    if classes is None:
+        raise UserError(f"{path} does not say which classes it tells apart; only 1000 are taken for ImageNet's")
+    config = config_lib.base()
+    config.model.name, config.view.library = name, "pil"  # which published accuracies rest on
+    if hasattr(models.make(name, 0), "aux"):
+        config.model.aux = False
+    return Trained(variables, models.fill_view(config), classes, os.path.basename(file), name)
+
+
+def evaluate_checkpoint(path: str, *, model_name: str = "", dataset_dir: str = "", split: str = "", out: str = "",
+                        batch: int = 0, library: str = "", probabilities: bool = False) -> dict[str, Any]:
+    """Evaluates a checkpoint as the config saved with it says, or a file of weights, and writes the results.
+
+    Args:
+        path, model_name: see `open_trained`.
+        dataset_dir, split, batch, library: instead of the config's; a batch changes no metric. The split 'holdout'
+            is what the run kept out of the training split.
+        out: directory of the results; by default `evaluation` in the workdir the checkpoint lies in, or in a
+            directory called like the network.
         probabilities: write those of every class, too, as probabilities.npy.
 
     Returns:
         What results.json holds.
 
     Raises:
-        UserError: no such checkpoint, dataset, split or holdout, or a dataset with another number of classes.
+        UserError: no such checkpoint, dataset, split or holdout, or a dataset with a class that the model has not.
     """
-    directory, step = checkpoint.resolve(path)
-    items, meta = checkpoint.read(path, ("params", "batch_stats", "ema"))
-    config = config_lib.Config(meta["config"])
+    trained = open_trained(path, model_name)
+    config, classes = trained.config, trained.classes
+    config.view.library = library or config.view.library
     dataset = dataset_lib.open_dataset(config_lib.dataset_dir(dataset_dir or config.dataset.dir))
-    classes = meta["dataset"]["classes"]
-    if len(dataset.classes) != classes:
-        raise UserError(f"{directory}/{step} tells {classes} classes apart, {dataset.directory} has "
-                        f"{len(dataset.classes)}: give the --dataset it was trained on, or finetune it "
-                        "on this one (init_from)")
+    ours = Classes(dataset.classes, dataset.class_names)
+    labels = None if ours.ids == classes.ids else join(ours, classes)
+    if labels is not None and probabilities:
+        raise UserError(f"probabilities are of the {len(classes.ids)} classes of the model, which are not those of "
+                        f"{dataset.directory}: finetune it on this dataset (init_from)")
     if warning := variant_warning(dataset):
         print(warning, file=sys.stderr)
     split = split or config.dataset.eval_split
     part, cut = open_part(config, dataset, split)
-    model = models.make(num_classes=classes, **config.model)
+    model = models.make(num_classes=len(classes.ids), **config.model)
     evaluator = make_evaluator(model, parallel.make_layout(config.parallel), batch=batch or config.evaluation.batch,
                                view=config.view, workers=loader.Workers(**config.loader), probabilities=probabilities)
-    variables = {"params": items["ema"] or items["params"], "batch_stats": items["batch_stats"]}
-    out = out or os.path.join(os.path.dirname(directory), "evaluation")
+    out = out or os.path.join(trained.directory, "evaluation")
     path = os.path.join(out, "probabilities.npy")
-    saving = probabilities_lib.saving(path, len(part.pool), classes) if probabilities else contextlib.nullcontext()
+    saving = probabilities_lib.saving(path, len(part.pool), len(classes.ids)) if probabilities else \
+        contextlib.nullcontext()
     with saving as keep:
-        predictions, names = evaluate(evaluator, parallel.put_state(variables, evaluator.layout), part, keep)
+        predictions, names = evaluate(evaluator, parallel.put_state(trained.variables, evaluator.layout), part, keep,
+                                      labels)
+    joined = {} if labels is None else {"classes": f"{len(labels)} of the model's {len(classes.ids)}, found by name"}
     return report.write_evaluation(
-        out, predictions, dataset.classes, class_names=dataset.class_names, file_names=names,
-        protocol=protocol(dataset, split, config.view, config.model.dtype,
-                          f"{os.path.basename(directory)}/{step}") | cut)
+        out, predictions, classes.ids, class_names=classes.names, file_names=names,
+        protocol=protocol(dataset, split, config, model, trained.source) | cut | joined)
 
 
 def open_part(config: config_lib.Config, dataset: dataset_lib.Dataset,

@@ -15,6 +15,7 @@ import numpy as np
 
 from imagenet_jax import checkpoint, models
 from imagenet_jax import config as config_lib
+from imagenet_jax.classes import Classes
 from imagenet_jax.data import cache, loader, order, service
 from imagenet_jax.data import dataset as dataset_lib
 from imagenet_jax.data.cleaning import manifest
@@ -72,6 +73,7 @@ def train(config: config_lib.Config, workdir: str) -> dict[str, dict[str, float]
         UserError: any mistake in the config, the data or the workdir; a loss that is not finite.
         SystemExit: after SIGTERM or Ctrl-C, once the state is saved.
     """
+    config = models.fill_view(config)
     config_lib.check(config)
     run = build(config, workdir)
     claim_workdir(config, workdir)
@@ -115,7 +117,7 @@ def build(config: config_lib.Config, workdir: str) -> Run:
         model = dataclasses.replace(model, frozen=functools.partial(freeze.is_frozen, patterns=patterns))
     options = StepOptions(model, optimizer.make(learning_rate, **config.optimizer),
                           functools.partial(losses.cross_entropy, **config.loss), config.seed, patterns,
-                          config.ema_decay)
+                          config.ema_decay, config.aux_weight)
     layout = parallel.make_layout(config.parallel)
     micro = parallel.micro_batches(layout, config.global_batch, config.max_per_device_batch,
                                    getattr(model, "bn_group", None))
@@ -181,7 +183,8 @@ def start(run: Run) -> tuple[TrainState, Best, list[str]]:
     params, batch_stats = initial()
     notes = []
     if config.init_from:
-        params, batch_stats, loaded = init_from(params, batch_stats, config.init_from)
+        params, batch_stats, loaded = init_from(params, batch_stats, config.init_from, config.model.name,
+                                                Classes(run.dataset.classes, run.dataset.class_names))
         notes = [str(loaded)]
     return fresh_state(run, params, batch_stats), Best(), notes
 
@@ -305,7 +308,8 @@ def better(best: Best, judged: dict[str, Judged], step: int) -> tuple[Best, bool
 def make_saver(run: Run) -> Saver:
     """Saves into the workdir with what every checkpoint must say of its run."""
     config = run.config.checkpoint
-    meta = {"config": run.config.to_dict(), "dataset": identity(run), "versions": dict(reporting.versions())}
+    meta = {"config": run.config.to_dict(), "dataset": identity(run), "versions": dict(reporting.versions()),
+            "classes": [run.dataset.classes, run.dataset.class_names]}
     fetch = functools.partial(parallel.get_state, layout=run.layout)
     return Saver(run.workdir, fetch, meta, keep=config.keep,
                  milestone_steps=run.steps(config.milestones) if config.milestones else 0,
@@ -323,7 +327,7 @@ def identity(run: Run) -> dict[str, Any]:
 def write_evaluation(run: Run, judged: Judged) -> None:
     """Writes `workdir`/evaluation of the evaluation split."""
     config = run.config
-    protocol = evaluating.protocol(run.dataset, config.dataset.eval_split, config.view, config.model.dtype,
+    protocol = evaluating.protocol(run.dataset, config.dataset.eval_split, config, run.options.model,
                                    f"checkpoints/{judged.step}")
     report.write_evaluation(os.path.join(run.workdir, "evaluation"), judged.predictions, run.dataset.classes,
                             class_names=run.dataset.class_names, file_names=judged.file_names, protocol=protocol)

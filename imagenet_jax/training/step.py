@@ -1,7 +1,7 @@
 """The train step: pure, per device, collectives by axis name. Knows nothing of files or TensorFlow."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,13 +16,9 @@ from imagenet_jax.transfer import freeze
 Batch = Mapping[str, jax.Array]
 Metrics = dict[str, tuple[jax.Array, jax.Array]]  # name -> (sum, count), already summed over devices
 
-# Mean and standard deviation of ImageNet's pixels, RGB in 0..255: torchvision's references, times 255.
-MEAN = (123.675, 116.28, 103.53)
-STD = (58.395, 57.12, 57.375)
-
 
 class StepOptions(NamedTuple):
-    """What the step is made of. `loss` maps (logits [B, K], labels [B]) to [B]."""
+    """What the step is made of. `loss` maps (logits [B, K], labels [B]) to [B]; `aux_weight` see `model_loss`."""
 
     model: nn.Module
     optimizer: optax.GradientTransformation
@@ -30,12 +26,13 @@ class StepOptions(NamedTuple):
     seed: int = 0
     freeze: tuple[str, ...] = ()
     ema_decay: float = 0.0
+    aux_weight: float = 0.0
 
 
-def normalize(image: jax.Array, dtype: Any = jnp.float32) -> jax.Array:
-    """uint8 RGB [..., 3] -> zero mean, unit deviation in `dtype`."""
-    full = param_dtype(dtype)
-    return ((image.astype(full) - jnp.array(MEAN, full)) / jnp.array(STD, full)).astype(dtype)
+def normalize(image: jax.Array, model: nn.Module) -> jax.Array:
+    """uint8 RGB [..., 3] -> what `model` takes: its mean is 0, its deviation 1, of its dtype."""
+    full = param_dtype(model.dtype)
+    return ((image.astype(full) - jnp.array(model.mean, full)) / jnp.array(model.std, full)).astype(model.dtype)
 
 
 def train_step(options: StepOptions, state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
@@ -57,14 +54,13 @@ def train_step(options: StepOptions, state: TrainState, batch: Batch) -> tuple[T
 
     def loss_fn(trainable: PyTree, micro: Batch, key: jax.Array) -> tuple[jax.Array, tuple[PyTree, Metrics]]:
         variables = {"params": freeze.merge(trainable, frozen), "batch_stats": state.batch_stats}
-        image = normalize(micro["image"], options.model.dtype)
-        logits, updated = options.model.apply(variables, image, train=True, mutable=["batch_stats"],
-                                              rngs={"dropout": key})
-        losses = options.loss(logits, micro["label"])
+        image = normalize(micro["image"], options.model)
+        losses, logits, batch_stats = model_loss(options.model, options.loss, variables, image, micro["label"], key,
+                                                 options.aux_weight)
         correct = logits.argmax(-1) == micro["label"]
         counts = jnp.asarray(losses.size, losses.dtype)
         metrics = {"loss": (losses.sum(), counts), "top1": (correct.sum().astype(losses.dtype), counts)}
-        moves = jax.tree.map(jnp.subtract, updated.get("batch_stats", {}), state.batch_stats)
+        moves = jax.tree.map(jnp.subtract, batch_stats, state.batch_stats)
         return losses.sum() / global_batch, (moves, metrics)
 
     def one(micro: Batch, key: jax.Array) -> tuple[PyTree, PyTree, Metrics]:
@@ -91,6 +87,20 @@ def train_step(options: StepOptions, state: TrainState, batch: Batch) -> tuple[T
     return TrainState(state.step + 1, params, batch_stats, opt_state, ema), metrics
 
 
+def model_loss(model: nn.Module, loss: Callable[[jax.Array, jax.Array], jax.Array], variables: PyTree,
+               image: jax.Array, label: jax.Array, key: jax.Array,
+               aux_weight: float = 0.0) -> tuple[jax.Array, jax.Array, PyTree]:
+    """Losses [B], logits [B, K] and new batch_stats of a model in training.
+
+    The loss of each auxiliary head, if the model has any, is added with weight `aux_weight`.
+    """
+    logits, updated = model.apply(variables, image, train=True, mutable=["batch_stats", "aux"], rngs={"dropout": key})
+    losses = loss(logits, label)
+    for aux_logits in updated.get("aux", {}).values():
+        losses += aux_weight * loss(aux_logits, label)
+    return losses, logits, updated.get("batch_stats", {})
+
+
 def _sum_over(one: Callable[[Batch, jax.Array], PyTree], batch: Batch, keys: jax.Array) -> PyTree:
     """Sum of one(micro-batch, key) over the leading axis, in order, holding one micro-batch in memory."""
 
@@ -104,4 +114,4 @@ def _sum_over(one: Callable[[Batch, jax.Array], PyTree], batch: Batch, keys: jax
 
 def make_apply(model: nn.Module) -> Callable[[PyTree, jax.Array], jax.Array]:
     """(variables, image uint8 [B, H, W, 3]) -> logits [B, K], in evaluation mode."""
-    return lambda variables, image: model.apply(variables, normalize(image, model.dtype))
+    return lambda variables, image: model.apply(variables, normalize(image, model))

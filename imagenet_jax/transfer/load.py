@@ -1,14 +1,21 @@
-"""Start from another run's weights: everything by path, but a head of another size stays fresh."""
+"""Start from another run's weights or a file of them: everything by path, but a head of another size stays fresh."""
 
+import json
+import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import jax
+import numpy as np
 from flax import traverse_util
 
-from imagenet_jax import checkpoint
+from imagenet_jax import checkpoint, models
+from imagenet_jax.classes import Classes, imagenet
 from imagenet_jax.errors import UserError
+from imagenet_jax.models import weights
 
-HEAD = "params/head/"
+HEAD = re.compile(r"^params/(.*/)?head/")  # that of the model, and those of auxiliary heads
+AUX = re.compile(r"^(params/|batch_stats/)?(aux\d?|AuxLogits)[./]")  # here and in files
 
 
 class Loaded(NamedTuple):
@@ -18,11 +25,17 @@ class Loaded(NamedTuple):
       source: the checkpoint, `DIRECTORY/STEP`.
       loaded: paths of the arrays that were taken over, as `params/conv1/kernel`.
       reinitialised: (path, shape in the source, shape here) of the arrays that stay fresh.
+      left_out: names of the arrays of auxiliary heads that the source has and the model here has not.
+      cast: paths of the arrays that a file holds in another precision than float32.
+      other_classes: whether the source tells other classes apart.
     """
 
     source: str
     loaded: tuple[str, ...]
     reinitialised: tuple[tuple[str, tuple[int, ...], tuple[int, ...]], ...]
+    left_out: tuple[str, ...] = ()
+    cast: tuple[str, ...] = ()
+    other_classes: bool = False
 
     def __str__(self) -> str:
         total = len(self.loaded) + len(self.reinitialised)
@@ -31,40 +44,54 @@ class Loaded(NamedTuple):
             f"  not loaded, freshly initialised: {path}, {list(theirs)} there, {list(ours)} here"
             for path, theirs, ours in self.reinitialised
         ]
+        if self.other_classes:
+            lines.append("  the source tells other classes apart, so nothing of its head was taken over")
+        if self.left_out:
+            lines.append(f"  left out: {len(self.left_out)} arrays of auxiliary heads, which this model has not")
+        if self.cast:
+            lines.append(f"  cast to float32: {len(self.cast)} arrays")
         return "\n".join([*lines, "  not loaded: optimizer state, EMA and step start afresh"])
 
 
 def init_from(
-    params: Mapping[str, Any], batch_stats: Mapping[str, Any], source_path: str
+    params: Mapping[str, Any], batch_stats: Mapping[str, Any], source_path: str, model_name: str = "",
+    classes: Classes | None = None,
 ) -> tuple[dict[str, Any], dict[str, Any], Loaded]:
-    """Takes params and batch_stats from a checkpoint.
+    """Takes params and batch_stats from a checkpoint, or from a .safetensors or .pth file of torchvision's or timm's.
 
     Args:
-      params: freshly initialised parameters; the arrays of `head/` are kept if any of them has
-        another shape in the source.
+      params: freshly initialised parameters; the arrays of a `head/` are kept if any of them has
+        another shape in the source, or if the source tells other classes apart.
       batch_stats: freshly initialised statistics, {} for a net without BatchNorm.
-      source_path: a workdir, a directory of checkpoints or one checkpoint.
+      source_path: a workdir, a directory of checkpoints, one checkpoint, a file of weights, or the name of a
+        network whose published weights are installed.
+      model_name: whose names a file of weights has.
+      classes: that the model here tells apart, if they are known.
 
     Returns:
       New params and batch_stats in the structure given (numpy arrays where loaded), and the report.
 
     Raises:
-      UserError: no checkpoint there, or anything but the size of the head differs (with a diff).
+      UserError: nothing to load there, or anything but the size of the head differs (with a diff).
     """
-    directory, step = checkpoint.resolve(source_path)
-    source = f"{directory}/{step}"
-    items, _ = checkpoint.read(source)
-    theirs = checkpoint.flatten(items)
     ours = checkpoint.flatten({"params": params, "batch_stats": batch_stats})
-    fresh = _resized_head(theirs, ours)
+    source, theirs, their_classes = _read(source_path, model_name, list(ours))
+    cast = ()
+    if weights.is_file(source):
+        cast = tuple(path for path, leaf in theirs.items() if path in ours and leaf.dtype != np.float32)
+        theirs |= {path: theirs[path].astype(np.float32) for path in cast}
+    left_out = tuple(name for name in theirs if name not in ours and AUX.match(name))
+    theirs = {path: leaf for path, leaf in theirs.items() if path not in left_out}
+    others = bool(classes and their_classes) and classes.ids != their_classes.ids
+    fresh = _fresh_head(theirs, ours, others)
     body = [{p: leaf for p, leaf in flat.items() if p not in fresh} for flat in (theirs, ours)]
     differences = checkpoint.diff(*body)
     if differences:
         raise UserError(
-            f"init_from: the checkpoint {source} is of another model "
-            f"({len(differences)} differences besides a resized head):\n"
+            f"init_from: {source} is of another model "
+            f"({len(differences)} differences besides a fresh head):\n"
             f"{checkpoint.listing(differences)}\n"
-            "Choose the model it was trained as, or another checkpoint."
+            "Choose the model it was trained as, or other weights."
         )
     tree = traverse_util.unflatten_dict(
         {path: leaf if path in fresh else theirs[path] for path, leaf in ours.items()}, sep="/"
@@ -73,13 +100,53 @@ def init_from(
         source,
         tuple(path for path in ours if path not in fresh),
         tuple((path, theirs[path].shape, ours[path].shape) for path in fresh),
+        left_out,
+        cast,
+        others,
     )
     return tree["params"], tree.get("batch_stats", {}), report
 
 
-def _resized_head(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> list[str]:
-    """Paths of the head if the source has the same ones in another shape, else none."""
-    head = [path for path in ours if path.startswith(HEAD)]
-    same = head == [path for path in theirs if path.startswith(HEAD)]
-    resized = same and any(theirs[path].shape != ours[path].shape for path in head)
-    return head if resized else []
+def variables_of_file(path: str, model_name: str) -> tuple[dict[str, Any], Classes | None]:
+    """Params and batch_stats of a network as a file of weights has them, without auxiliary heads; and its classes.
+
+    Raises:
+      UserError: the file cannot be read, or is of another model (with a diff).
+    """
+    bias = "params/head/bias"
+    head = weights.from_torch(model_name, weights.read(path), [bias]).get(bias, np.zeros(1000))
+    without = {"aux": False} if hasattr(models.make(model_name, 0), "aux") else {}
+    model = models.make(model_name, len(head), **without)
+    size = models.find(model_name).size
+    shapes = jax.eval_shape(model.init, jax.random.key(0), jax.ShapeDtypeStruct((1, size, size, 3), np.float32))
+    empty = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
+    params, batch_stats, _ = init_from(empty["params"], empty.get("batch_stats", {}), path, model_name)
+    return {"params": params, "batch_stats": batch_stats}, classes_of_file(path, len(head))
+
+
+def classes_of_file(path: str, count: int) -> Classes | None:
+    """What its notes say; else ImageNet's if it tells 1000 apart, as files of libraries do; else None."""
+    noted = weights.notes(path).get("classes")
+    if noted:
+        return Classes(*map(tuple, json.loads(noted)))
+    return imagenet() if count == 1000 else None
+
+
+def _read(path: str, model_name: str, paths: list[str]) -> tuple[str, dict[str, np.ndarray], Classes | None]:
+    """What was read, its arrays by our paths, and its classes if they are known."""
+    path = weights.locate(path)
+    if weights.is_file(path):
+        arrays = weights.from_torch(model_name, weights.read(path), paths)
+        bias = arrays.get("params/head/bias")
+        return path, arrays, classes_of_file(path, 0 if bias is None else len(bias))
+    directory, step = checkpoint.resolve(path)
+    items, meta = checkpoint.read(f"{directory}/{step}")
+    classes = Classes(*map(tuple, meta["classes"])) if "classes" in meta else None
+    return f"{directory}/{step}", checkpoint.flatten(items), classes
+
+
+def _fresh_head(theirs: Mapping[str, Any], ours: Mapping[str, Any], others: bool) -> list[str]:
+    """Paths of the heads if the source has the same ones, and any in another shape or of other classes; else none."""
+    head = sorted(path for path in ours if HEAD.match(path))
+    same = head == sorted(path for path in theirs if HEAD.match(path))
+    return head if same and (others or any(theirs[path].shape != ours[path].shape for path in head)) else []

@@ -8,12 +8,9 @@ from flax import traverse_util
 
 from imagenet_jax import models
 from imagenet_jax.errors import UserError
+from imagenet_jax.models import counting
 from imagenet_jax.models.alexnet import AlexNet
 from imagenet_jax.models.resnet import ResNet
-
-# Parameters of torchvision's models with 1,000 classes (the table at https://pytorch.org/vision/stable/models.html).
-PUBLISHED = {"resnet18": 11_689_512, "resnet34": 21_797_672, "resnet50": 25_557_032, "resnet101": 44_549_160,
-             "resnet152": 60_192_808, "alexnet": 61_100_840}
 
 
 def shapes_of(model, *image: int):
@@ -22,13 +19,17 @@ def shapes_of(model, *image: int):
                           jax.ShapeDtypeStruct(image, model.dtype))
 
 
+FAMILIES = ["alexnet", "vgg11_bn", "googlenet", "inception_v3", "resnet18", "squeezenet1_1", "efficientnet_b0",
+            "tf_efficientnet_lite0"]
+
+
 def tiny(name: str = "resnet18", num_classes: int = 5, **options):
     return models.make(name, num_classes, width=8, **options)
 
 
 def shallow(**options):
     """Two blocks, quickly compiled."""
-    return ResNet((1, 1), **{"bottleneck": False, "num_classes": 5, "width": 8, **options})
+    return ResNet(**{"blocks": (1, 1), "bottleneck": False, "num_classes": 5, "width": 8, **options})
 
 
 def drawn(model, x: jax.Array):
@@ -40,10 +41,12 @@ def drawn(model, x: jax.Array):
     return {"params": params, "batch_stats": stats}
 
 
-@pytest.mark.parametrize("name", models.REGISTRY)
-def test_every_model_has_the_published_number_of_parameters(name) -> None:
-    _, variables = shapes_of(models.make(name, 1000), 2, 224, 224, 3)
-    assert sum(leaf.size for leaf in jax.tree.leaves(variables["params"])) == PUBLISHED[name]
+@pytest.mark.parametrize("name", FAMILIES)  # `parity.csv` has all
+def test_every_family_has_the_published_parameters_and_multiply_adds(name) -> None:
+    spec, model = models.find(name), models.make(name, 1000)
+    params, macs = counting.params_and_macs(model, spec.size)
+    assert params == spec.params
+    assert macs / 1e9 == pytest.approx(spec.gmacs, abs=0.0006)  # published to three decimals
 
 
 @pytest.mark.parametrize(("name", "height", "width"), [
@@ -90,8 +93,9 @@ def test_bfloat16_logits_are_near_those_of_float32() -> None:
     assert not np.array_equal(full, half)
 
 
-@pytest.mark.parametrize("model", [shallow(num_classes=0, bn_group=8, dropout=0.5), AlexNet(0, width=2, dropout=0.5)],
-                         ids=lambda model: type(model).__name__)
+@pytest.mark.parametrize("model", [
+    shallow(num_classes=5, bn_group=8, dropout=0.5), AlexNet(original=False, num_classes=0, width=2, dropout=0.5)],
+    ids=lambda model: type(model).__name__)
 def test_dropout_acts_in_training_only(model) -> None:
     x = jax.random.normal(jax.random.key(1), (8, 63, 63, 3))
     variables = drawn(model, x)
@@ -123,7 +127,7 @@ def test_the_head_starts_small() -> None:
 
 @pytest.mark.parametrize(("name", "options", "message"), [
     ("resnet51", {}, "model.name: there is no model 'resnet51'; did you mean 'resnet50'"),
-    ("vgg", {}, "there is alexnet, resnet101"),
+    ("zzz", {}, "there is alexnet, alexnet_2012"),
     ("resnet18", {"droput": 0.5}, "model.droput: resnet18 has no such option; did you mean 'dropout'"),
     ("alexnet", {"bn_group": 32}, "model.bn_group: alexnet has no such option"),
     ("resnet18", {"blocks": (1,)}, "model.blocks: resnet18 has no such option"),
@@ -141,3 +145,75 @@ def test_an_option_that_is_none_keeps_its_default() -> None:
 def test_alexnet_says_which_images_are_too_small() -> None:
     with pytest.raises(UserError, match="63 x 63 px and more, not 62 x 64"):
         shapes_of(tiny("alexnet"), 1, 62, 64, 3)
+
+
+def abstract(model, size: int, dtype=jnp.float32):
+    """Shapes of the variables, and of a pair of images."""
+    images = jax.ShapeDtypeStruct((2, size, size, 3), dtype)
+    return jax.eval_shape(model.init, jax.random.key(0), images), images
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_maps_come_out_by_their_stride_when_asked_for(name) -> None:
+    size, model = models.find(name).size, models.make(name, 7)
+    variables, images = abstract(model, size)
+    assert variables.keys() <= {"params", "batch_stats"}
+    plain = jax.eval_shape(model.apply, variables, images)
+    logits, kept = jax.eval_shape(lambda v, x: model.apply(v, x, mutable=["features", "aux"]), variables, images)
+    assert plain.shape == logits.shape == (2, 7) and kept.keys() == {"features"}
+    pooled = kept["features"].pop("pooled")
+    assert sorted(map(int, kept["features"])) == [4, 8, 16, 32][:3 if name.startswith("squeezenet") else 4]
+    for stride, value in kept["features"].items():  # a map that was not padded lacks up to three pixels
+        assert size / int(stride) - 4 < value.shape[1] <= size / int(stride)
+    features = jax.eval_shape(lambda v, x: models.make(name, 0).apply(v, x), variables, images)
+    assert features.shape == pooled.shape and features.ndim == 2 and features.dtype == jnp.float32
+
+
+@pytest.mark.parametrize(("name", "heads"), [("googlenet", 2), ("inception_v3", 1)])
+def test_auxiliary_heads_speak_in_training_only(name, heads) -> None:
+    model = models.make(name, 7, bn_group=2)
+    variables, images = abstract(model, models.find(name).size)
+    rngs = {"dropout": jax.random.key(0)}
+    training = lambda model: jax.eval_shape(
+        lambda v, x: model.apply(v, x, True, rngs=rngs, mutable=["aux", "batch_stats"])[1], variables, images)
+    assert [leaf.shape for leaf in training(model)["aux"].values()] == [(2, 7)] * heads
+    assert training(models.make(name, 7, bn_group=2, aux=False)).keys() == {"batch_stats"}
+    without = abstract(models.make(name, 7, aux=False), 299)[0]
+    assert sum(key.startswith("aux") for key in variables["params"]) == heads
+    assert not any(key.startswith("aux") for key in without["params"])
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_every_family_computes_in_bfloat16_with_float32_parameters_and_logits(name) -> None:
+    model = models.make(name, 7, dtype="bfloat16")
+    variables, images = abstract(model, models.find(name).size)
+    assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
+    jaxpr = jax.make_jaxpr(model.apply)(variables, images)
+    assert jaxpr.out_avals[0].dtype == jnp.float32
+    lines = str(jaxpr).split("\n")
+    assert {line.split(":")[1].split("[")[0] for line in lines if "= conv_general_dilated" in line} == {"bf16"}
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_images_that_are_too_small_are_told_and_all_others_are_taken(name) -> None:
+    model = models.make(name, 7)
+    variables, _ = abstract(model, models.find(name).size)
+    taken = []
+    for side in (1, 16, 31, 32, 63, 75, 97):
+        image = jax.ShapeDtypeStruct((1, side, side + 3, 3), jnp.float32)
+        try:
+            assert jax.eval_shape(model.apply, variables, image).shape == (1, 7)
+            taken.append(side)
+        except UserError as error:
+            assert f"not {side} x {side + 3}" in str(error) and not taken  # what is larger than a taken size is taken
+    assert taken
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_frozen_network_in_training_says_what_it_says_in_evaluation(name) -> None:
+    """But for dropout: its BatchNorms use the statistics they have, and leave them."""
+    off = {field: 0.0 for field in ("dropout", "drop_path") if hasattr(models.make(name, 0), field)}
+    model = models.make(name, 0, **off, frozen=lambda path: True)
+    variables, images = abstract(model, 97)
+    train = jax.make_jaxpr(lambda v, x: model.apply(v, x, train=True))(variables, images)
+    assert str(train) == str(jax.make_jaxpr(model.apply)(variables, images))

@@ -1,15 +1,15 @@
 """The nets of the tests of the train step, and the way a step is run on them."""
 
 import functools
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Iterable
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from imagenet_jax.models.layers import BatchNorm, Conv, dense, max_pool, normal
+from imagenet_jax.models.layers import Conv, dense, normal
+from imagenet_jax.models.lowering import max_pool
+from imagenet_jax.models.net import Net, NormNet
 from imagenet_jax.training import losses, optimizer, parallel
 from imagenet_jax.training.state import TrainState, init_variables, make_state
 from imagenet_jax.training.step import StepOptions, train_step
@@ -18,17 +18,16 @@ SIZE, CLASSES = 12, 5
 Curve = dict[str, np.ndarray]  # metric -> (sum, count) of each step [steps, 2]
 
 
-class ResidualNet(nn.Module):
+class ResidualNet(NormNet):
     """A stem, a residual block of stride 2 with a projection, a max-pooling, a head."""
 
+    num_classes: int = CLASSES
     bn_group: int = 16
-    dtype: Any = jnp.float32
-    frozen: Callable[[str], bool] = lambda path: False
 
     @nn.compact
     def __call__(self, x, train=False):
         conv = functools.partial(Conv, dtype=self.dtype)
-        norm = functools.partial(BatchNorm, self.bn_group, train, dtype=self.dtype, frozen=self.frozen)
+        norm = self.norm(train)
         x = nn.relu(norm(name="bn1")(conv(8, 3, 1, 1, name="conv1")(x)))
         y = norm(name="bn2")(conv(12, 3, 2, 1, name="conv2")(x))
         x = nn.relu(y + norm(name="bn3")(conv(12, 1, 2, name="conv3")(x)))
@@ -36,11 +35,11 @@ class ResidualNet(nn.Module):
         return dense(CLASSES, "head", self.dtype, normal(0.1), nn.initializers.zeros)(x)
 
 
-class DropoutNet(nn.Module):
+class DropoutNet(Net):
     """A small AlexNet: biases, dropout, no BatchNorm."""
 
+    num_classes: int = CLASSES
     dropout: float = 0.5
-    dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, x, train=False):

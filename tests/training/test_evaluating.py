@@ -5,6 +5,8 @@ import numpy as np
 import pytest
 from small_net import SmallNet
 
+from imagenet_jax import config as config_lib
+from imagenet_jax import models
 from imagenet_jax.data import dataset as dataset_lib
 from imagenet_jax.data import loader
 from imagenet_jax.errors import UserError
@@ -23,7 +25,7 @@ def part(dataset_dir):
 
 @pytest.fixture(scope="module")
 def model():
-    return SmallNet(4, 8)
+    return SmallNet(num_classes=4, bn_group=8)
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +70,9 @@ def test_a_variant_is_warned_of_and_stamped(dataset_dir):
     assert evaluating.variant_warning(dataset) == ""
     small = dataset._replace(variant="max_side=512, quality=90")
     assert "max_side=512, quality=90" in evaluating.variant_warning(small)
-    assert evaluating.protocol(small, "validation", VIEW, "float32", "1")["variant"] == small.variant
+    config = models.fill_view(config_lib.base())
+    told = evaluating.protocol(small, "validation", config, SmallNet(num_classes=4), "1")
+    assert told["variant"] == small.variant and (told["crop"], told["resize"]) == (224, 256) and told["mean"][0] > 1
 
 
 def test_folds_give_every_training_example_out_of_fold_probabilities(small_config, tmp_path):

@@ -21,7 +21,7 @@ def options(dtype):
     sgd = optimizer.make(lambda step: 0.1, momentum=0.9, nesterov=True, weight_decay=1e-3, decay="kernel$",
                          clip_norm=0.0)
     loss = functools.partial(losses.cross_entropy, label_smoothing=0.1)
-    return StepOptions(SmallNet(5, BN_GROUP, dtype=dtype), sgd, loss)
+    return StepOptions(SmallNet(num_classes=5, bn_group=BN_GROUP, dtype=dtype), sgd, loss)
 
 
 def batches():

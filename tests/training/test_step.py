@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 from flax import traverse_util
 from stepping import CLASSES, DropoutNet, ResidualNet, fresh, options, random_batches, run, sgd
 
@@ -115,6 +116,29 @@ def test_a_net_with_dropout_and_without_batchnorm_trains():
     state, curve = run(opts, fresh(opts), list(random_batches(1)) * 60)
     assert state.batch_stats == {}
     assert curve["loss"][-5:, 0].mean() < 0.5 * curve["loss"][0, 0]
+
+
+class AuxiliaryNet(DropoutNet):
+    """A head, and an auxiliary one."""
+
+    @nn.compact
+    def __call__(self, x, train=False):
+        x = x.reshape(len(x), -1)
+        layer = lambda name: nn.Dense(CLASSES, name=name)(x)
+        self.keep("aux", "1", layer("aux1"))
+        return layer("head")
+
+
+def test_the_losses_of_auxiliary_heads_are_added_by_their_weight():
+    opts = options(AuxiliaryNet(), sgd(1.0), aux_weight=0.25)
+    state, (batch,) = fresh(opts), random_batches(1)
+    params = state.params | {"aux1": state.params["head"]}  # so both heads have the same loss and gradient
+    (after, curve), (plain, plain_curve) = (
+        run(o, state._replace(params=params), [batch]) for o in (opts, opts._replace(aux_weight=0.0)))
+    np.testing.assert_allclose(curve["loss"][0, 0], 1.25 * plain_curve["loss"][0, 0], rtol=1e-5)
+    moves = {name: after.params[name]["bias"] - params[name]["bias"] for name in params}
+    np.testing.assert_allclose(moves["aux1"], 0.25 * moves["head"], rtol=1e-4)
+    np.testing.assert_array_equal(after.params["head"]["bias"], plain.params["head"]["bias"])
 
 
 def test_micro_batches_change_nothing():

@@ -8,8 +8,10 @@ import jax
 import numpy as np
 import pytest
 
-from imagenet_jax import checkpoint
+from imagenet_jax import checkpoint, models
+from imagenet_jax.classes import Classes
 from imagenet_jax.errors import UserError
+from imagenet_jax.models import weights
 from imagenet_jax.transfer import load
 
 
@@ -30,7 +32,7 @@ def source(tmp_path: Path) -> str:
     params, batch_stats = _net(1, classes=10)
     manager = checkpoint.open_manager(str(tmp_path / "checkpoints"), keep=1)
     items = {"params": params, "batch_stats": batch_stats, "opt_state": {"a": np.ones(1)}}
-    checkpoint.save(manager, 7, items, {"step": 7})
+    checkpoint.save(manager, 7, items, {"step": 7, "classes": [list("abcdefghij"), [""] * 10]})
     checkpoint.finish(manager)
     return str(tmp_path)
 
@@ -59,6 +61,14 @@ def test_a_head_of_another_size_stays_fresh_and_is_reported(source: str) -> None
     assert f"{source}/checkpoints/7" in str(report)
 
 
+def test_the_head_of_other_classes_stays_fresh_though_it_would_fit(source: str) -> None:
+    params, _, report = load.init_from(*_net(0, classes=10), source, classes=Classes(tuple("abcdefghix"), ("",) * 10))
+    assert not params["head"]["kernel"].any() and params["conv1"]["kernel"].all()
+    assert "tells other classes apart, so nothing of its head was taken over" in str(report)
+    params, _, report = load.init_from(*_net(0, classes=10), source, classes=Classes(tuple("abcdefghij"), ("",) * 10))
+    assert params["head"]["kernel"].all() and "other classes" not in str(report)
+
+
 def test_any_other_difference_is_a_diff(source: str) -> None:
     other, batch_stats = copy.deepcopy(_net(0, classes=3))
     other["conv1"]["kernel"] = np.zeros((5, 5, 3, 4), np.float32)
@@ -82,3 +92,54 @@ def test_weights_are_never_cast(source: str) -> None:
     other["conv1"]["kernel"] = other["conv1"]["kernel"].astype(np.float64)
     with pytest.raises(UserError, match=r"float64\[3,3,3,4\] wanted"):
         load.init_from(other, batch_stats, source)
+
+
+def _variables(name: str, classes: int, **options: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Variables of a narrow model, numbered through."""
+    model = models.make(name, classes, **options)
+    tree = jax.eval_shape(model.init, jax.random.key(0), jax.ShapeDtypeStruct((1, 96, 96, 3), np.float32))
+    leaves, structure = jax.tree.flatten(tree)
+    filled = [np.arange(leaf.size, dtype=np.float32).reshape(leaf.shape) + i for i, leaf in enumerate(leaves)]
+    variables = jax.tree.unflatten(structure, filled)
+    return variables["params"], variables["batch_stats"]
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> str:
+    """A narrow ResNet-18 of 10 classes under torchvision's names."""
+    path = str(tmp_path / "weights.safetensors")
+    weights.write(path, weights.to_torch("resnet18", *_variables("resnet18", 10, width=8)))
+    return path
+
+
+def test_a_file_of_torch_weights_is_loaded_but_for_a_head_of_another_size(file: str) -> None:
+    theirs, stats = _variables("resnet18", 10, width=8)
+    zeros = jax.tree.map(np.zeros_like, _variables("resnet18", 3, width=8))
+    params, batch_stats, report = load.init_from(*zeros, file, "resnet18")
+    fresh = params.pop("head")
+    assert fresh["kernel"].shape == (64, 3) and not fresh["kernel"].any()
+    theirs.pop("head")
+    jax.tree.map(np.testing.assert_array_equal, (params, batch_stats), (theirs, stats))
+    assert "params/head/kernel, [64, 10] there, [64, 3] here" in str(report) and file in str(report)
+
+
+def test_a_file_in_half_precision_is_cast_and_said_so(tmp_path: Path) -> None:
+    params, stats = _variables("resnet18", 10, width=8)
+    state = weights.to_torch("resnet18", params, stats)
+    half = {key: leaf.astype(np.float16) if leaf.dtype == np.float32 else leaf for key, leaf in state.items()}
+    weights.write(str(tmp_path / "half.safetensors"), half)
+    loaded, _, report = load.init_from(params, stats, str(tmp_path / "half.safetensors"), "resnet18")
+    assert loaded["conv1"]["kernel"].dtype == np.float32 and "cast to float32: 102 arrays" in str(report)
+
+
+def test_auxiliary_heads_that_the_model_has_not_are_left_out_and_said_so(tmp_path: Path) -> None:
+    weights.write(str(tmp_path / "whole.safetensors"), weights.to_torch("googlenet", *_variables("googlenet", 3)))
+    loaded, _, report = load.init_from(*_variables("googlenet", 3, aux=False), str(tmp_path / "whole.safetensors"),
+                                       "googlenet")
+    assert "aux1" not in loaded and "left out: 18 arrays of auxiliary heads" in str(report)
+
+
+def test_a_file_of_another_network_is_a_diff(file: str) -> None:
+    with pytest.raises(UserError, match="is of another model") as error:
+        load.init_from(*_variables("resnet34", 10, width=8), file, "resnet34")
+    assert "missing in the checkpoint" in str(error.value)

@@ -1,0 +1,66 @@
+"""Classes have names: those of ImageNet's 1000, and how a dataset's classes are found among a model's."""
+
+import functools
+import pathlib
+import re
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from imagenet_jax.errors import UserError
+
+
+class Classes(NamedTuple):
+    """Classes in the order of their labels. ids: all different, such as WNIDs; names: what people call them."""
+
+    ids: tuple[str, ...]
+    names: tuple[str, ...]
+
+
+@functools.cache
+def imagenet() -> Classes:
+    """The 1000 classes of ILSVRC2012 in the order of their labels everywhere: WNIDs sorted, and the synsets' words."""
+    lines = pathlib.Path(__file__).with_name("imagenet_classes.tsv").read_text(encoding="utf-8").splitlines()
+    ids, names = zip(*(line.split("\t") for line in lines), strict=True)
+    return Classes(ids, names)
+
+
+def join(ours: Classes, theirs: Classes) -> np.ndarray:
+    """Where each class of a dataset is among the classes of a model.
+
+    A class is found by its id, else by what it or its id is called: upper and lower case are alike, and so are spaces,
+    hyphens and underscores.
+
+    Returns:
+        int32 [len(ours.ids)], labels of the model.
+
+    Raises:
+        UserError: classes that the model has not, or has more than one of that name; lists them.
+    """
+    by_id = {word: label for label, word in enumerate(theirs.ids)}
+    by_name: dict[str, set[int]] = {}
+    for label, names in enumerate(theirs.names):
+        for name in names.split(","):
+            by_name.setdefault(_key(name), set()).add(label)
+    found = []
+    for word, names in zip(ours.ids, ours.names, strict=True):
+        named = set().union(*(by_name.get(_key(name), set()) for name in (word, *names.split(","))))
+        found.append({by_id[word]} if word in by_id else named)
+    lost = [word for word, labels in zip(ours.ids, found, strict=True) if len(labels) != 1]
+    if lost:
+        several = [f"{word} ({' or '.join(theirs.ids[label] for label in sorted(labels))})"
+                   for word, labels in zip(ours.ids, found, strict=True) if len(labels) > 1]
+        hint = f"; more than one is called {_some(several)}: name the folder by its id" if several else ""
+        raise UserError(f"the model has no class {_some(lost)} of the dataset; it has {len(theirs.ids)}: "
+                        f"{_some(theirs.ids)}{hint}. Finetune it on this dataset (init_from)")
+    return np.array([labels.pop() for labels in found], np.int32)
+
+
+def _key(name: str) -> str:
+    return re.sub(r"[\s_-]+", " ", name.strip()).casefold()
+
+
+def _some(words: Sequence[str], most: int = 5) -> str:
+    more = f", ... ({len(words)} in all)" if len(words) > most else ""
+    return ", ".join(map(str, words[:most])) + more

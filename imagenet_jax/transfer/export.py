@@ -1,0 +1,31 @@
+"""Weights of a run for other frameworks."""
+
+import json
+
+from imagenet_jax import checkpoint
+from imagenet_jax.models import weights
+
+
+def to_torch(path: str, out: str, dialect: str = "") -> str:
+    """Writes the weights of a checkpoint as a .safetensors file that a PyTorch library's model loads strictly.
+
+    Args:
+        path: a workdir, its `best`, or one checkpoint; its moving average is written if it has one.
+        out: the file.
+        dialect: 'torchvision', 'timm', ...; by default that of the model's reference.
+
+    Returns:
+        A sentence about what was written.
+
+    Raises:
+        UserError: no checkpoint there, or a model that the library has not.
+    """
+    directory, step = checkpoint.resolve(path)
+    items, meta = checkpoint.read(path, ("params", "batch_stats", "ema"))
+    name = meta["config"]["model"]["name"]
+    dialect = dialect or next(iter(weights.dialects(name)), "")
+    arrays = weights.to_torch(name, items["ema"] or items["params"], items["batch_stats"], dialect)
+    weights.write(out, arrays, model=name, library=dialect, checkpoint=f"{directory}/{step}",
+                  classes=json.dumps(meta["classes"]))
+    return (f"{out}: {len(arrays)} tensors of {name} as {dialect} names them, "
+            f"{'moving average' if items['ema'] else 'weights'} of {directory}/{step}")

@@ -96,7 +96,9 @@ class InceptionV3(NormNet, kw_only=True):
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
         """Logits or features; `train` turns on dropout, the statistics of the batch and the auxiliary head."""
         with_aux = self.aux and self.num_classes and (train or self.is_initializing())
-        self.need(x, 299 if with_aux and train else 75)
+        self.need(x, 75)
+        if with_aux and train:
+            self.need(x, 299, "train without the auxiliary head: model.aux=False")
         conv = self.conv_norm(train)
         x = conv(32, 3, 1, 0, name="Conv2d_2a_3x3")(conv(32, 3, 2, 0, name="Conv2d_1a_3x3")(x))
         x = halve(conv(64, 3, name="Conv2d_2b_3x3")(x))

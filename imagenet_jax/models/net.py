@@ -98,12 +98,12 @@ class Net(nn.Module, kw_only=True):
         x = Dropout(self.dropout, train)(x)
         return dense(self.num_classes, "head", x.dtype, kernel_init or normal(0.01), bias_init)(x)
 
-    def need(self, x: jax.Array, pixels: int) -> None:
+    def need(self, x: jax.Array, pixels: int, otherwise: str = "choose another model.name") -> None:
         """Raises UserError if images [B, H, W, 3] have a side below `pixels`."""
         if min(x.shape[1:3]) < pixels:
             size = f"{x.shape[1]} x {x.shape[2]}"
             raise UserError(f"{type(self).__name__} takes images of {pixels} x {pixels} px and more, not {size}; raise "
-                            "augment.size and view.size, or choose another model.name")
+                            f"augment.size and view.size, or {otherwise}")
 
 
 class NormNet(Net, kw_only=True):

@@ -118,6 +118,8 @@ def open_trained(path: str, model_name: str = "") -> Trained:
     """
     file = weights.locate(path)
     if not weights.is_file(file):
+        if model_name:
+            raise UserError(f"--model={model_name} is for a file of weights; {path} says itself of which network it is")
         directory, step = checkpoint.resolve(path)
         items, meta = checkpoint.read(path, ("params", "batch_stats", "ema"))
         variables = {"params": items["ema"] or items["params"], "batch_stats": items["batch_stats"]}
@@ -157,6 +159,7 @@ def evaluate_checkpoint(path: str, *, model_name: str = "", dataset_dir: str = "
     trained = open_trained(path, model_name)
     config, classes = trained.config, trained.classes
     config.view.library = library or config.view.library
+    config_lib.check(config)
     dataset = dataset_lib.open_dataset(config_lib.dataset_dir(dataset_dir or config.dataset.dir))
     ours = Classes(dataset.classes, dataset.class_names)
     labels = None if ours.ids == classes.ids else join(ours, classes)

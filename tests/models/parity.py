@@ -143,6 +143,7 @@ if __name__ == "__main__":
     for name in sys.argv[1:] or models.REGISTRY:
         made = row(name)
         print(*(f"{key}={value}" for key, value in made.items()), flush=True)
+        jax.clear_caches()  # a compiled network holds hundreds of MB
         table = rows() | {name: made}
         with TABLE.open("w", newline="") as file:
             writer = csv.DictWriter(file, COLUMNS)

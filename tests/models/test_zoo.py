@@ -142,6 +142,16 @@ def test_an_option_that_is_none_keeps_its_default() -> None:
     assert models.make("alexnet", 10, bn_group=None, dropout=None).dropout == 0.5
 
 
+def test_inception_says_that_its_auxiliary_head_is_what_needs_large_images() -> None:
+    variables, _ = abstract(models.make("inception_v3", 5), 299)
+    small, rngs = jax.ShapeDtypeStruct((2, 150, 150, 3), jnp.float32), {"dropout": jax.random.key(0)}
+    train = lambda **options: jax.eval_shape(lambda v, x: models.make("inception_v3", 5, bn_group=2, **options).apply(
+        v, x, True, rngs=rngs, mutable=["batch_stats"])[0], variables, small)
+    assert train(aux=False).shape == (2, 5)
+    with pytest.raises(UserError, match="299 x 299 px and more, not 150 x 150; .* model.aux=False"):
+        train()
+
+
 def test_alexnet_says_which_images_are_too_small() -> None:
     with pytest.raises(UserError, match="63 x 63 px and more, not 62 x 64"):
         shapes_of(tiny("alexnet"), 1, 62, 64, 3)

@@ -59,6 +59,8 @@ def test_the_command_s_evaluation_is_the_run_s(small_config, tmp_path):
     again = evaluating.evaluate_checkpoint(str(workdir), batch=5, out=str(tmp_path / "again"))
     assert again["metrics"]["correct1"] == results["val"]["correct1"]
     assert again["metrics"]["loss"] == pytest.approx(results["val"]["loss"], rel=1e-6)
+    with pytest.raises(UserError, match="--model=resnet50 is for a file of weights"):
+        evaluating.evaluate_checkpoint(str(workdir), model_name="resnet50")
     protocol = again["protocol"]
     assert (protocol["checkpoint"], protocol["library"], protocol["variant"]) == ("checkpoints/6", "tf", "original")
     assert {path.name for path in (tmp_path / "again").iterdir()} == {

@@ -8,7 +8,7 @@ PHOTOS holds train/CLASS/*.jpg and val/CLASS/*.jpg. The network is EfficientNet-
 weights and a fresh head, and everything trains, BatchNorm on the statistics of 32 images. With few images, or few
 minutes, train the head alone, which leaves what the network knows as it is:
 
-    ... --config.freeze="('!^head/',)" --config.schedule.peak=0.1
+    ... --config.freeze="('!^head/',)"
 
 Another network: --config.model.name=NAME --config.init_from=FILE, a .safetensors or .pth file of torchvision's or
 timm's.
@@ -38,5 +38,5 @@ def get_config() -> ConfigDict:
     config.optimizer.nesterov = True
     config.optimizer.weight_decay = 1e-4
     config.schedule.peak = 0.01
-    config.schedule.warmup = "1 epochs"
+    config.schedule.warmup = "5%"
     return config

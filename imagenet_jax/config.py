@@ -145,7 +145,7 @@ def dataset_dir(directory: str = "") -> str:
 
 
 def check(config: Config) -> None:
-    """Stops at the first value that makes no sense.
+    """Stops at the first value that makes no sense, once `models.fill_view` has filled what the network decides.
 
     Raises:
         UserError: with the key, the value, and what is allowed (the nearest choice for words).
@@ -158,9 +158,10 @@ def check(config: Config) -> None:
     for key in ("early_stopping", "checkpoint.milestones"):
         _check(config, key, lambda v: not v or _is_duration(v), "a duration such as '5 epochs', or empty")
     _check(config, "schedule.boundaries", lambda v: all(map(_is_duration, v)), "durations such as '30 epochs'")
-    for key in ("global_batch", "max_per_device_batch", "evaluation.batch", "checkpoint.keep"):
+    for key in ("global_batch", "max_per_device_batch", "augment.size", "view.size", "view.resize",
+                "evaluation.batch", "checkpoint.keep"):
         _check(config, key, lambda v: v >= 1, "1 or more")
-    for key in ("augment.size", "view.size", "view.resize", "model.width", "model.bn_group"):
+    for key in ("model.width", "model.bn_group"):
         _check(config, key, lambda v: v is None or v >= 1, "1 or more")
     for key in ("optimizer.weight_decay", "optimizer.clip_norm", "schedule.peak", "schedule.final", "seed",
                 "loader.threads", "loader.prefetch", "loader.ram_gb", "loader.cache_gb", "schedule.power",
@@ -168,19 +169,18 @@ def check(config: Config) -> None:
         _check(config, key, lambda v: v >= 0, "0 or more")
     for key in ("loss.label_smoothing", "optimizer.momentum", "ema_decay", "dataset.holdout"):
         _check(config, key, lambda v: 0 <= v < 1, "at least 0 and below 1")
+    _check(config, "model.bn_epsilon", lambda v: v is None or v > 0, "above 0")
     for key in ("model.dropout", "model.drop_path", "model.bn_momentum"):
         _check(config, key, lambda v: v is None or 0 <= v < 1, "at least 0 and below 1")
     _check(config, "schedule.factor", lambda v: 0 < v <= 1, "above 0 and at most 1")
     _check(config, "augment.area", lambda v: len(v) == 2 and 0 < v[0] <= v[1] <= 1, "(low, high) in 0..1")
     _check(config, "augment.aspect", lambda v: len(v) == 2 and 0 < v[0] <= v[1], "(low, high) above 0")
-    _check(config, "view.resize", lambda v: v is None or v >= (config.view.size or 0),
-           f"at least view.size = {config.view.size}")
+    _check(config, "view.resize", lambda v: v >= config.view.size, f"at least view.size = {config.view.size}")
     folds = round(1 / config.dataset.holdout) if config.dataset.holdout else 1
     _check(config, "dataset.fold", lambda v: 0 <= v < folds,
            f"0..{folds - 1} with dataset.holdout={config.dataset.holdout}")
     _check_choices(config)
-    if config.view.library == "pil" and (not config.view.antialias or 
-                                           config.view.interpolation not in (None, *PIL_FILTERS)):
+    if config.view.library == "pil" and (not config.view.antialias or config.view.interpolation not in PIL_FILTERS):
         raise UserError("config.view.library='pil' needs view.antialias=True and view.interpolation one of "
                         + ", ".join(PIL_FILTERS))
     for key in ("optimizer.decay", "freeze"):
@@ -194,14 +194,13 @@ def check(config: Config) -> None:
 def _check_choices(config: Config) -> None:
     interpolations = ("bilinear", "bicubic", "nearest", "area")
     choices = {"parallel": ("pmap", "shard_map"), "schedule.decay": ("cosine", "step", "polynomial", "constant"),
-               "augment.interpolation": interpolations, "view.interpolation": (None, *interpolations),
+               "augment.interpolation": interpolations, "view.interpolation": interpolations,
                "view.library": ("tf", "pil")}
     for key, allowed in choices.items():
         value = _get(config, key)
         if value not in allowed:
-            words = [word for word in allowed if word]
-            close = difflib.get_close_matches(str(value), words, 1)
-            hint = f"did you mean {close[0]!r}?" if close else f"choose among {', '.join(words)}"
+            close = difflib.get_close_matches(str(value), allowed, 1)
+            hint = f"did you mean {close[0]!r}?" if close else f"choose among {', '.join(allowed)}"
             raise UserError(f"config.{key}={value!r} is not known; {hint}")
 
 

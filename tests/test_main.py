@@ -75,4 +75,15 @@ def test_durations():
 def test_every_recipe_passes_the_check(path):
     namespace = {}
     exec(compile(path.read_text(), str(path), "exec"), namespace)
-    config_lib.check(namespace["get_config"]())
+    config_lib.check(models.fill_view(namespace["get_config"]()))
+
+
+def test_the_network_decides_what_a_config_leaves_open():
+    config = config_lib.base()
+    config.model.name = "tf_efficientnet_b2"
+    filled = models.fill_view(config)
+    assert (filled.view.size, filled.view.resize, filled.view.interpolation) == (260, 292, "bicubic")
+    assert filled.augment.size == 260 and config.view.size is None and filled.is_locked
+    config.view.size, config.augment.size = 130, 100  # the margin keeps its share, and what is said stays
+    filled = models.fill_view(config)
+    assert (filled.view.size, filled.view.resize, filled.augment.size) == (130, 146, 100)

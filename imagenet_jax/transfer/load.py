@@ -87,11 +87,12 @@ def init_from(
     body = [{p: leaf for p, leaf in flat.items() if p not in fresh} for flat in (theirs, ours)]
     differences = checkpoint.diff(*body)
     if differences:
+        hint = "; model.aux=False does without auxiliary heads" if any(AUX.match(path) for path in ours) else ""
         raise UserError(
             f"init_from: {source} is of another model "
             f"({len(differences)} differences besides a fresh head):\n"
             f"{checkpoint.listing(differences)}\n"
-            "Choose the model it was trained as, or other weights."
+            f"Choose the model it was trained as, or other weights{hint}."
         )
     tree = traverse_util.unflatten_dict(
         {path: leaf if path in fresh else theirs[path] for path, leaf in ours.items()}, sep="/"

@@ -37,6 +37,6 @@ def get_config() -> ConfigDict:
     config.loss.label_smoothing = 0.1
     config.optimizer.nesterov = True
     config.optimizer.weight_decay = 1e-4
-    config.schedule.peak = 0.01
+    config.schedule.peak = 0.003
     config.schedule.warmup = "5%"
     return config

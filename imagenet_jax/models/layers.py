@@ -182,7 +182,6 @@ class SqueezeExcite(nn.Module):
 
     hidden: int
     act: Callable[[jax.Array], jax.Array] = nn.relu
-    gate: Callable[[jax.Array], jax.Array] = nn.sigmoid
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -190,7 +189,7 @@ class SqueezeExcite(nn.Module):
         """x [B, H, W, C] -> the same shape."""
         conv = functools.partial(Conv, window=1, use_bias=True, dtype=self.dtype)
         mean = x.mean((1, 2), keepdims=True, dtype=param_dtype(self.dtype)).astype(self.dtype)
-        return x * self.gate(conv(x.shape[-1], name="fc2")(self.act(conv(self.hidden, name="fc1")(mean))))
+        return x * nn.sigmoid(conv(x.shape[-1], name="fc2")(self.act(conv(self.hidden, name="fc1")(mean))))
 
 
 class Dropout(nn.Module):

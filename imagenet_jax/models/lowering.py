@@ -165,29 +165,13 @@ def _max_pool_backward(window: int, stride: int, pads: Pads, saved: Any, grad: j
 _max_pool_by_taps.defvjp(_max_pool_forward, _max_pool_backward)
 
 
-def avg_pool(x: jax.Array, window: int, stride: int, padding: Size = 0, ceil: bool = False,
-             count_padding: bool = True) -> jax.Array:
-    """Mean over windows of x [B, H, W, C].
-
-    Padding counts as zeros unless `count_padding` is False (torch's count_include_pad); what `ceil` adds to complete
-    a last window never counts.
-    """
-    pads = _pads(x.shape, window, stride, padding, ceil)
-
-    def total(x: jax.Array) -> jax.Array:
-        return lax.platform_dependent(
-            x, cpu=lambda x: functools.reduce(jnp.add, _taps(x, window, stride, pads, 0.0)),
-            default=lambda x: lax.reduce_window(x, np.zeros((), x.dtype), lax.add, (1, window, window, 1),
-                                                (1, stride, stride, 1), ((0, 0), *pads, (0, 0))))
-
-    if not any(map(sum, pads)):
-        return total(x) / window**2
-    counts = []  # cells of each window that count, by rows and by columns
-    for n, (low, high), p in zip(x.shape[1:3], pads, pair(padding), strict=True):
-        cell = np.arange(-low, n + high)
-        counted = (cell < n + p) if count_padding else (cell >= 0) & (cell < n)
-        counts.append(np.array([counted[i : i + window].sum() for i in range(0, len(cell) - window + 1, stride)]))
-    return total(x) / (counts[0][:, None, None] * counts[1][None, :, None]).astype(x.dtype)
+def avg_pool(x: jax.Array, window: int, stride: int, padding: Size = 0) -> jax.Array:
+    """Mean over windows of x [B, H, W, C]; padding counts as zeros, as by default in torch."""
+    pads = _pads(x.shape, window, stride, padding)
+    return lax.platform_dependent(
+        x, cpu=lambda x: functools.reduce(jnp.add, _taps(x, window, stride, pads, 0.0)),
+        default=lambda x: lax.reduce_window(x, np.zeros((), x.dtype), lax.add, (1, window, window, 1),
+                                            (1, stride, stride, 1), ((0, 0), *pads, (0, 0)))) / window**2
 
 
 def adaptive_avg_pool(x: jax.Array, size: int) -> jax.Array:

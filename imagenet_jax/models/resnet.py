@@ -78,7 +78,7 @@ _NAMES = [(r"^layer(\d)_(\d+)\.", r"layer\1.\2."), (r"downsample_conv", "downsam
 
 def _spec(blocks: tuple[int, ...], bottleneck: bool, params: int, gmacs: float, top1: float) -> Spec:
     return Spec(ResNet, {"blocks": blocks, "bottleneck": bottleneck}, 2015, "https://arxiv.org/abs/1512.03385",
-                "torchvision", params, gmacs, top1, "torchvision", {"torchvision": _NAMES})
+                "torchvision", params, gmacs, top1, "torchvision", {"torchvision": _NAMES, "timm": _NAMES})
 
 
 # Blocks in each of the four stages, and whether they are bottlenecks: table 1 of the paper.

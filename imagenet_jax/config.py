@@ -28,6 +28,7 @@ def base() -> Config:
     config.max_per_device_batch = 256  # a larger share of the global batch is accumulated in micro-batches
     config.parallel = "pmap"  # or 'shard_map': jit + shard_map on a one-axis mesh; same numbers
     config.log_every = "50 steps"
+    config.aux_weight = 0.3  # of the loss of each auxiliary head, in models that have them
     config.ema_decay = 0.0  # exponential moving average of the weights, evaluated instead of them; 0 for none
 
     config.dataset = Config()  # which examples
@@ -66,9 +67,14 @@ def base() -> Config:
     config.model.dtype = "float32"  # compute type, or 'bfloat16'; parameters stay float32
     config.model.width = placeholder(int)  # channels of the first stage
     config.model.dropout = placeholder(float)
+    config.model.drop_path = placeholder(float)  # of the last residual branch, growing from 0 at the first
     config.model.bn_group = placeholder(int)  # examples that share BatchNorm statistics (32)
     config.model.bn_momentum = placeholder(float)  # kept share of the running statistics (0.9)
+    config.model.bn_epsilon = placeholder(float)
     config.model.zero_init_residual = placeholder(bool)  # the last BatchNorm scale of a block starts at 0
+    config.model.anti_aliasing = placeholder(str)  # 'blur' or 'average' instead of strides (ResNets)
+    config.model.aux = placeholder(bool)  # auxiliary heads (GoogLeNet, Inception v3)
+    config.model.space_to_depth = placeholder(bool)  # another form of the first convolution, same numbers
 
     config.loss = Config()  # training.losses.cross_entropy
     config.loss.label_smoothing = 0.0
@@ -99,7 +105,7 @@ def base() -> Config:
     config.checkpoint.keep = 2  # last ones kept
     config.checkpoint.milestones = ""  # duration whose multiples are kept for ever; empty for none
 
-    config.init_from = ""  # a workdir or a checkpoint to finetune from
+    config.init_from = ""  # a workdir, a checkpoint or a .safetensors file of torchvision's or timm's to finetune from
     config.freeze = ()  # regular expressions over parameter paths; '!^head/' is everything but the head
     config.early_stopping = ""  # stop after this duration without a better holdout top-1; empty for never
     return config.lock()
@@ -161,11 +167,11 @@ def check(config: Config) -> None:
         _check(config, key, lambda v: v is None or v >= 1, "1 or more")
     for key in ("optimizer.weight_decay", "optimizer.clip_norm", "schedule.peak", "schedule.final", "seed",
                 "loader.threads", "loader.prefetch", "loader.ram_gb", "loader.cache_gb", "schedule.power",
-                "checkpoint.every_minutes"):
+                "checkpoint.every_minutes", "aux_weight"):
         _check(config, key, lambda v: v >= 0, "0 or more")
     for key in ("loss.label_smoothing", "optimizer.momentum", "ema_decay", "dataset.holdout"):
         _check(config, key, lambda v: 0 <= v < 1, "at least 0 and below 1")
-    for key in ("model.dropout", "model.bn_momentum"):
+    for key in ("model.dropout", "model.drop_path", "model.bn_momentum"):
         _check(config, key, lambda v: v is None or 0 <= v < 1, "at least 0 and below 1")
     _check(config, "schedule.factor", lambda v: 0 < v <= 1, "above 0 and at most 1")
     _check(config, "augment.area", lambda v: len(v) == 2 and 0 < v[0] <= v[1] <= 1, "(low, high) in 0..1")

@@ -2,19 +2,21 @@
 
 import dataclasses
 import difflib
-from collections.abc import Callable
+import importlib
 from typing import Any
 
 import jax.numpy as jnp
 from flax import linen as nn
 
 from imagenet_jax.errors import UserError
-from imagenet_jax.models.alexnet import AlexNet, alexnet
-from imagenet_jax.models.resnet import DEPTHS, ResNet, resnet
+from imagenet_jax.models.net import Spec
 
-# name -> (module class, whose fields are the options; function that builds it)
-REGISTRY: dict[str, tuple[type[nn.Module], Callable[..., nn.Module]]] = {
-    "alexnet": (AlexNet, alexnet), **{name: (ResNet, resnet) for name in DEPTHS}}
+FAMILIES = ("alexnet", "nin", "vgg", "squeezenet", "googlenet", "bn_inception", "inception_v3", "inception_v4",
+            "inception_resnet_v2", "xception", "resnet", "densenet", "mobilenet", "mnasnet", "shufflenet",
+            "efficientnet", "regnet", "convnext", "vit")
+REGISTRY: dict[str, Spec] = {}
+for _family in FAMILIES:
+    REGISTRY |= importlib.import_module(f"{__name__}.{_family}").MODELS
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16, "float64": jnp.float64}
 
 
@@ -30,18 +32,27 @@ def make(name: str, num_classes: int, dtype: str = "float32", **options: Any) ->
     Raises:
         UserError: an unknown model, or an option this model does not have; names the nearest.
     """
-    if name not in REGISTRY:
-        raise UserError(f"model.name: there is no model {name!r}{nearest(name, REGISTRY)}")
+    spec = find(name)
     if dtype not in DTYPES:
         raise UserError(f"model.dtype: {dtype!r} is not a compute type; choose among {', '.join(DTYPES)}")
-    module, build = REGISTRY[name]
     options = {key: value for key, value in options.items() if value is not None}
-    known = [f.name for f in dataclasses.fields(module)
+    known = [f.name for f in dataclasses.fields(spec.module)
              if f.default is not dataclasses.MISSING and f.name not in ("parent", "name")]
     for key in options:
         if key not in known:
             raise UserError(f"model.{key}: {name} has no such option{nearest(key, known)}")
-    return build(name, num_classes=num_classes, dtype=DTYPES[dtype], **options)
+    return spec.module(num_classes=num_classes, dtype=DTYPES[dtype], **{**spec.options, **options})
+
+
+def find(name: str) -> Spec:
+    """What the zoo knows of a model.
+
+    Raises:
+        UserError: an unknown model; names the nearest.
+    """
+    if name not in REGISTRY:
+        raise UserError(f"model.name: there is no model {name!r}{nearest(name, REGISTRY)}")
+    return REGISTRY[name]
 
 
 def nearest(word: str, known: Any) -> str:

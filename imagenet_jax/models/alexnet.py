@@ -1,60 +1,102 @@
-"""AlexNet as in Krizhevsky, "One weird trick" (2014), https://arxiv.org/abs/1404.5997.
+"""AlexNet: the net of 2012, and the single tower of "One weird trick" (2014) that libraries mean by the name.
 
-The variant of torchvision/models/alexnet.py: one tower, no local response normalisation, average pooling
-to 6x6 so that any input from 63 px up can be taken.
+`alexnet_2012` is that of Krizhevsky, Sutskever and Hinton, "ImageNet Classification with Deep Convolutional Neural
+Networks" (NIPS 2012): two towers that meet in the third convolution and in the dense layers, here grouped convolutions;
+local response normalisation; overlapping pooling. Its images are 227 px: 224, which the paper says, does not give the
+55x55 maps it counts. `alexnet` follows torchvision/models/alexnet.py.
+
+Both average to 6x6 before the dense layers, which changes nothing at the native size and lets any larger one be taken.
 """
 
-from collections.abc import Callable
-from typing import Any
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from imagenet_jax.errors import UserError
-from imagenet_jax.models.layers import Conv, adaptive_avg_pool, dense, max_pool, param_dtype, torch_uniform
-
-# features, window, stride, padding, whether a 3x3 stride-2 max-pooling follows
-CONVOLUTIONS = ((64, 11, 4, 2, True), (192, 5, 1, 2, True), (384, 3, 1, 1, False), (256, 3, 1, 1, False),
-                (256, 3, 1, 1, True))
+from imagenet_jax.models.layers import Conv, Dropout, Initializer, dense, flatten, normal, param_dtype, torch_uniform
+from imagenet_jax.models.lowering import adaptive_avg_pool, max_pool
+from imagenet_jax.models.net import Net, Spec
 
 
-class AlexNet(nn.Module):
-    """images [B, H, W, 3] -> logits [B, num_classes]; with num_classes=0, features [B, 4096].
+class Row(NamedTuple):
+    """A convolution; whether a 3x3 stride-2 max-pooling follows."""
+
+    features: int
+    window: int
+    stride: int
+    padding: int
+    groups: int
+    pool: bool
+
+
+TWO_TOWERS = (Row(96, 11, 4, 0, 1, True), Row(256, 5, 1, 2, 2, True), Row(384, 3, 1, 1, 1, False),
+              Row(384, 3, 1, 1, 2, False), Row(256, 3, 1, 1, 2, True))
+ONE_TOWER = (Row(64, 11, 4, 2, 1, True), Row(192, 5, 1, 2, 1, True), Row(384, 3, 1, 1, 1, False),
+             Row(256, 3, 1, 1, 1, False), Row(256, 3, 1, 1, 1, True))
+BIASES_OF_ONE = ("conv2", "conv4", "conv5", "fc1", "fc2")  # section 5 of the 2012 paper
+
+
+def local_response_norm(x: jax.Array, neighbours: int = 5, k: float = 2.0, alpha: float = 1e-4,
+                        beta: float = 0.75) -> jax.Array:
+    """x / (k + alpha * sum of squares over `neighbours` channels) ** beta: section 3.3 of the 2012 paper.
+
+    x [B, H, W, C] -> the same shape and type. The sum is weighed by alpha itself; Caffe and PyTorch divide alpha by the
+    number of neighbours.
+    """
+    half, channels = neighbours // 2, x.shape[-1]
+    squares = jnp.pad(jnp.square(x.astype(param_dtype(x.dtype))), ((0, 0), (0, 0), (0, 0), (half, half)))
+    total = sum(squares[..., i:i + channels] for i in range(neighbours))
+    return (x * (k + alpha * total) ** -beta).astype(x.dtype)
+
+
+class AlexNet(Net, kw_only=True):
+    """See `Net`; features are [B, 4096].
+
+    Attributes:
+        original: the net of 2012, with its initialisation and dropout after the dense layers instead of before.
+        width: 64ths of the published widths.
 
     Raises:
-        UserError: images of less than 63 px.
+        UserError: images of less than 63 px (67 px for the net of 2012).
     """
 
-    num_classes: int
+    original: bool
     width: int = 64
     dropout: float = 0.5
-    dtype: Any = jnp.float32
-    frozen: Callable[[str], bool] = lambda path: False  # nothing here but parameters to freeze
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
-        """Logits or features, of `param_dtype`; `train` turns dropout on, which draws from the rng 'dropout'."""
-        if min(x.shape[1:3]) < 63:
-            raise UserError(f"alexnet takes images of 63 x 63 px and more, not {x.shape[1]} x {x.shape[2]}; raise "
-                            "augment.size and view.size, or choose another model.name")
-        for i, (features, window, stride, padding, pool) in enumerate(CONVOLUTIONS, 1):
-            init = torch_uniform(window * window * x.shape[-1])
-            x = nn.relu(Conv(features * self.width // 64, window, stride, padding, use_bias=True, dtype=self.dtype,
-                             kernel_init=init, bias_init=init, name=f"conv{i}")(x))
-            x = max_pool(x, 3, 2) if pool else x
-        x = adaptive_avg_pool(x, 6).reshape(len(x), -1)
+        """Logits or features; `train` turns dropout on, which draws from the rng 'dropout'."""
+        self.need(x, 67 if self.original else 63)
+        for i, row in enumerate(TWO_TOWERS if self.original else ONE_TOWER, 1):
+            name = f"conv{i}"
+            kernel_init, bias_init = self._inits(name, row.window**2 * x.shape[-1])
+            x = nn.relu(Conv(row.features * self.width // 64, row.window, row.stride, row.padding, row.groups, True,
+                             self.space_to_depth and i == 1, self.dtype, kernel_init, bias_init, name=name)(x))
+            x = local_response_norm(x) if self.original and i <= 2 else x
+            if row.pool:
+                x = self.record(f"stride{8 * 2 ** (i // 2)}", max_pool(x, 3, 2))
+        x = flatten(adaptive_avg_pool(x, 6))
         for name in ("fc1", "fc2"):
-            x = nn.Dropout(self.dropout, deterministic=not train)(x)
-            init = torch_uniform(x.shape[-1])
-            x = nn.relu(dense(64 * self.width, name, self.dtype, init, init)(x))
-        x = x.astype(param_dtype(self.dtype))
-        if not self.num_classes:
-            return x
-        init = torch_uniform(x.shape[-1])
-        return dense(self.num_classes, "head", x.dtype, init, init)(x)
+            x = x if self.original else Dropout(self.dropout, train)(x)
+            x = nn.relu(dense(64 * self.width, name, self.dtype, *self._inits(name, x.shape[-1]))(x))
+            x = Dropout(self.dropout, train)(x) if self.original else x
+        return self.classify(x, False, *self._inits("head", x.shape[-1]))  # False: no dropout of its own
+
+    def _inits(self, name: str, fan_in: int) -> tuple[Initializer, Initializer]:
+        """Of a layer's kernel and bias."""
+        if self.original:
+            return normal(0.01), nn.initializers.ones if name in BIASES_OF_ONE else nn.initializers.zeros
+        return torch_uniform(fan_in), torch_uniform(fan_in)
 
 
-def alexnet(name: str, **options: Any) -> AlexNet:
-    """AlexNet (torchvision's); `options` are fields of `AlexNet`."""
-    return AlexNet(**options)
+_NAMES = [*((rf"^conv{i}\.", f"features.{j}.") for i, j in enumerate((0, 3, 6, 8, 10), 1)),
+          *((rf"^{layer}\.", f"classifier.{j}.") for layer, j in (("fc1", 1), ("fc2", 4), ("head", 6)))]
+MODELS = {
+    "alexnet_2012": Spec(
+        AlexNet, {"original": True}, 2012, "https://papers.nips.cc/paper/2012/hash/c399862d3b9d6b76c8436e924a68c45b",
+        "", 60_965_224, 0.724, 59.3, "MACs: Sze et al., https://arxiv.org/abs/1703.09039, table II; "
+        "top-1: paper, table 2, mean of ten crops", size=227),
+    "alexnet": Spec(AlexNet, {"original": False}, 2014, "https://arxiv.org/abs/1404.5997", "torchvision:alexnet",
+                    61_100_840, 0.714, 56.522, "torchvision", {"torchvision": _NAMES})}

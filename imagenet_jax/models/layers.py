@@ -1,12 +1,10 @@
-"""The layers every family shares: convolution, pooling, normalisation, dense.
+"""The layers every family shares: convolution, normalisation, squeeze-excite, dropout, dense.
 
 Images are NHWC, kernels HWIO. Padding is explicit and symmetric, as PyTorch pads: 'SAME' pads a
 stride-2 convolution differently and would be another network.
-
-Where XLA:CPU has no fast kernel an equivalent with the same numbers is used on that platform only
-(`jax.lax.platform_dependent`); on GPU and TPU the plain operation is compiled.
 """
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -15,6 +13,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jax import lax
+
+from imagenet_jax.models.lowering import Size, conv2d, conv2d_by_depth, pair
 
 Initializer = Callable[..., jax.Array]
 
@@ -43,94 +43,25 @@ def _draw(sample: Callable[..., jax.Array], key: jax.Array, shape: Sequence[int]
     return sample(key, (math.prod(shape),), *args).reshape(shape)
 
 
-def _taps(x: jax.Array, window: int, stride: int, padding: int, fill: float) -> list[jax.Array]:
-    """The window**2 shifted views [B, H', W', C] of x [B, H, W, C], in row-major order."""
-    x = jnp.pad(x, ((0, 0), (padding,) * 2, (padding,) * 2, (0, 0)), constant_values=fill)
-    height, width = ((n - window) // stride + 1 for n in x.shape[1:3])
-    return [x[:, i : i + (height - 1) * stride + 1 : stride, j : j + (width - 1) * stride + 1 : stride]
-            for i in range(window) for j in range(window)]
-
-
-def conv2d(x: jax.Array, kernel: jax.Array, stride: int = 1, padding: int = 0, groups: int = 1) -> jax.Array:
-    """Convolves x [B, H, W, I] with a square kernel [K, K, I / groups, O]: [B, H', W', O]."""
-    window = kernel.shape[0]
-
-    def plain(x: jax.Array, kernel: jax.Array) -> jax.Array:
-        return lax.conv_general_dilated(x, kernel, (stride, stride), [(padding, padding)] * 2,
-                                        feature_group_count=groups, dimension_numbers=("NHWC", "HWIO", "NHWC"))
-
-    def as_matmul(x: jax.Array, kernel: jax.Array) -> jax.Array:
-        patches = jnp.concatenate(_taps(x, window, stride, padding, 0.0), axis=-1)
-        return patches @ kernel.reshape(-1, kernel.shape[-1])
-
-    # XLA:CPU falls back to scalar loops when the output is smaller than the kernel (70 times slower),
-    # and computes the weight gradient of a 1x1 convolution at half the speed of the matrix product.
-    smallest = (min(x.shape[1:3]) + 2 * padding - window) // stride + 1
-    if groups == 1 and (window == 1 or smallest < window):
-        return lax.platform_dependent(x, kernel, cpu=as_matmul, default=plain)
-    return plain(x, kernel)
-
-
-def max_pool(x: jax.Array, window: int, stride: int, padding: int = 0) -> jax.Array:
-    """Maximum over windows of x [B, H, W, C]; the gradient goes to the first maximum of a window."""
-
-    def plain(x: jax.Array) -> jax.Array:
-        return nn.max_pool(x, (window, window), (stride, stride), [(padding, padding)] * 2)
-
-    return lax.platform_dependent(
-        x, cpu=lambda x: _max_pool_by_taps(x, window, stride, padding), default=plain)
-
-
-def _max_of_taps(x: jax.Array, window: int, stride: int, padding: int) -> jax.Array:
-    out = None
-    for tap in _taps(x, window, stride, padding, -jnp.inf):
-        out = tap if out is None else jnp.maximum(out, tap)
-    return out
-
-
-# XLA:CPU runs select-and-scatter, the gradient of reduce-window, as a scalar loop.
-_max_pool_by_taps = jax.custom_vjp(_max_of_taps, nondiff_argnums=(1, 2, 3))
-
-
-def _max_pool_forward(x: jax.Array, window: int, stride: int, padding: int) -> tuple[jax.Array, Any]:
-    out = _max_of_taps(x, window, stride, padding)
-    return out, (x, out)
-
-
-def _max_pool_backward(window: int, stride: int, padding: int, saved: Any, grad: jax.Array) -> tuple[jax.Array]:
-    x, out = saved
-    views, put_back = jax.vjp(lambda x: _taps(x, window, stride, padding, -jnp.inf), x)
-    free, shares = jnp.ones(out.shape, bool), []
-    for view in views:
-        chosen = free & (view == out)
-        free &= ~chosen
-        shares.append(jnp.where(chosen, grad, 0))
-    return put_back(shares)
-
-
-_max_pool_by_taps.defvjp(_max_pool_forward, _max_pool_backward)
-
-
-def adaptive_avg_pool(x: jax.Array, size: int) -> jax.Array:
-    """Averages x [B, H, W, C] to [B, size, size, C] over windows as torch's AdaptiveAvgPool2d lays them."""
-
-    def weights(n: int) -> jax.Array:
-        cell, pixel = jnp.arange(size)[:, None], jnp.arange(n)[None]
-        inside = (pixel >= cell * n // size) & (pixel < -(-(cell + 1) * n // size))
-        return (inside / inside.sum(1, keepdims=True)).astype(x.dtype)
-
-    return jnp.einsum("bhwc,yh,xw->byxc", x, weights(x.shape[1]), weights(x.shape[2]))
+def flatten(x: jax.Array) -> jax.Array:
+    """x [B, H, W, C] -> [B, C * H * W], channels outermost as torch lays them out, so that its dense layers fit."""
+    return x.transpose(0, 3, 1, 2).reshape(len(x), -1)
 
 
 class Conv(nn.Module):
-    """Convolution with a parameter `kernel` [K, K, I / groups, O], and `bias` [O] when asked for."""
+    """Convolution with a parameter `kernel` [K, L, I / groups, O], and `bias` [O] when asked for.
+
+    `window` and `padding` are a number or (rows, columns); without `padding` an odd window keeps the size of the
+    image at stride 1. `space_to_depth` computes the same by `conv2d_by_depth`.
+    """
 
     features: int
-    window: int
+    window: Size
     stride: int = 1
-    padding: int = 0
+    padding: Size | None = None
     groups: int = 1
     use_bias: bool = False
+    space_to_depth: bool = False
     dtype: Any = jnp.float32
     kernel_init: Initializer = he_normal
     bias_init: Initializer = nn.initializers.zeros
@@ -138,9 +69,14 @@ class Conv(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """x [B, H, W, I] -> [B, H', W', features], of `dtype`."""
-        shape = (self.window, self.window, x.shape[-1] // self.groups, self.features)
-        kernel = self.param("kernel", self.kernel_init, shape, param_dtype(self.dtype))
-        y = conv2d(x.astype(self.dtype), kernel.astype(self.dtype), self.stride, self.padding, self.groups)
+        window = pair(self.window)
+        padding = tuple((w - 1) // 2 for w in window) if self.padding is None else self.padding
+        shape = (*window, x.shape[-1] // self.groups, self.features)
+        kernel = self.param("kernel", self.kernel_init, shape, param_dtype(self.dtype)).astype(self.dtype)
+        if self.space_to_depth:
+            y = conv2d_by_depth(x.astype(self.dtype), kernel, self.stride, padding)
+        else:
+            y = conv2d(x.astype(self.dtype), kernel, self.stride, padding, self.groups)
         if self.use_bias:
             y += self.param("bias", self.bias_init, (self.features,), param_dtype(self.dtype)).astype(self.dtype)
         return y
@@ -212,12 +148,115 @@ def _mean_over_neighbours(x: jax.Array, count: int) -> jax.Array:
     return lax.psum(x, AXIS, axis_index_groups=[[*range(s, s + count)] for s in starts]) / count
 
 
+class ConvNorm(nn.Module):
+    """Convolution `conv` without bias, BatchNorm `bn`, activation.
+
+    `norm` builds the BatchNorm; the other fields are those of `Conv`.
+    """
+
+    features: int
+    window: Size
+    stride: int = 1
+    padding: Size | None = None
+    groups: int = 1
+    act: Callable[[jax.Array], jax.Array] = nn.relu
+    space_to_depth: bool = False
+    kernel_init: Initializer = he_normal
+    norm: Callable[..., BatchNorm] = BatchNorm
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """x [B, H, W, I] -> [B, H', W', features], of `dtype`."""
+        x = Conv(self.features, self.window, self.stride, self.padding, self.groups, dtype=self.dtype,
+                 space_to_depth=self.space_to_depth, kernel_init=self.kernel_init, name="conv")(x)
+        return self.act(self.norm(name="bn")(x))
+
+
+class SqueezeExcite(nn.Module):
+    """Scales channels by what their means say: Hu et al. (2017), https://arxiv.org/abs/1709.01507.
+
+    `fc1` squeezes to `hidden` channels, `fc2` goes back; both are 1x1 convolutions with bias.
+    """
+
+    hidden: int
+    act: Callable[[jax.Array], jax.Array] = nn.relu
+    gate: Callable[[jax.Array], jax.Array] = nn.sigmoid
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """x [B, H, W, C] -> the same shape."""
+        conv = functools.partial(Conv, window=1, use_bias=True, dtype=self.dtype)
+        mean = x.mean((1, 2), keepdims=True, dtype=param_dtype(self.dtype)).astype(self.dtype)
+        return x * self.gate(conv(x.shape[-1], name="fc2")(self.act(conv(self.hidden, name="fc1")(mean))))
+
+
+class Dropout(nn.Module):
+    """Zeroes numbers with probability `rate` in training and scales the rest by 1 / (1 - rate); rng 'dropout'.
+
+    With `per_example` it drops whole examples of a branch, which is drop path: Huang et al., "Deep Networks with
+    Stochastic Depth" (2016), https://arxiv.org/abs/1603.09382, scaled as torchvision's 'row' mode.
+    """
+
+    rate: float
+    train: bool
+    per_example: bool = False
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """x [B, ...] -> the same shape."""
+        if not self.train or not self.rate:
+            return x
+        shape = (len(x), *[1] * (x.ndim - 1)) if self.per_example else x.shape
+        keep = jax.random.bernoulli(self.make_rng("dropout"), 1 - self.rate, (math.prod(shape),)).reshape(shape)
+        return jnp.where(keep, x / (1 - self.rate), 0)
+
+
 def dense(features: int, name: str, dtype: Any, kernel_init: Initializer, bias_init: Initializer) -> nn.Dense:
     """A fully connected layer with parameters `kernel` [I, O] and `bias` [O]."""
     return nn.Dense(features, dtype=dtype, param_dtype=param_dtype(dtype), kernel_init=kernel_init,
                     bias_init=bias_init, name=name)
 
 
+def layer_norm(name: str, dtype: Any) -> nn.LayerNorm:
+    """LayerNorm over channels (Ba et al., 2016) with parameters `scale` and `bias` [C]; statistics are float32."""
+    return nn.LayerNorm(epsilon=1e-6, dtype=dtype, param_dtype=param_dtype(dtype), use_fast_variance=False, name=name)
+
+
 def param_dtype(dtype: Any) -> Any:
     """The type of parameters, statistics and logits for a compute type: float32, or wider if that is."""
     return jnp.promote_types(dtype, jnp.float32)
+
+
+def divisible(channels: float, by: int = 8) -> int:
+    """The nearest multiple, but not below 90% of `channels`: the rounding of the MobileNet papers' code."""
+    rounded = max(by, int(channels + by / 2) // by * by)
+    return rounded + by if rounded < 0.9 * channels else rounded
+
+
+class Branches(nn.Module):
+    """Convolutions side by side, their results concatenated: an Inception block, written like its figure.
+
+    A branch is a tuple of steps; a step is a row (name, features, window[, stride[, padding]]) of a `ConvNorm`, a
+    function such as a pooling, or a tuple of branches in which it forks.
+    """
+
+    branches: tuple[Any, ...]
+    conv_norm: Callable[..., ConvNorm]
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """x [B, H, W, I] -> [B, H', W', O]."""
+        return self._fork(self.branches, x)
+
+    def _fork(self, branches: tuple[Any, ...], x: jax.Array) -> jax.Array:
+        return jnp.concatenate([functools.reduce(self._step, branch, x) for branch in branches], -1)
+
+    def _step(self, x: jax.Array, step: Any) -> jax.Array:
+        if callable(step):
+            return step(x)
+        if isinstance(step[0], str):
+            name, *row = step
+            return self.conv_norm(*row, name=name)(x)
+        return self._fork(step, x)

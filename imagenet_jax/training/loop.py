@@ -115,7 +115,7 @@ def build(config: config_lib.Config, workdir: str) -> Run:
         model = dataclasses.replace(model, frozen=functools.partial(freeze.is_frozen, patterns=patterns))
     options = StepOptions(model, optimizer.make(learning_rate, **config.optimizer),
                           functools.partial(losses.cross_entropy, **config.loss), config.seed, patterns,
-                          config.ema_decay)
+                          config.ema_decay, config.aux_weight)
     layout = parallel.make_layout(config.parallel)
     micro = parallel.micro_batches(layout, config.global_batch, config.max_per_device_batch,
                                    getattr(model, "bn_group", None))
@@ -181,7 +181,7 @@ def start(run: Run) -> tuple[TrainState, Best, list[str]]:
     params, batch_stats = initial()
     notes = []
     if config.init_from:
-        params, batch_stats, loaded = init_from(params, batch_stats, config.init_from)
+        params, batch_stats, loaded = init_from(params, batch_stats, config.init_from, config.model.name)
         notes = [str(loaded)]
     return fresh_state(run, params, batch_stats), Best(), notes
 

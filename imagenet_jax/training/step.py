@@ -22,7 +22,7 @@ STD = (58.395, 57.12, 57.375)
 
 
 class StepOptions(NamedTuple):
-    """What the step is made of. `loss` maps (logits [B, K], labels [B]) to [B]."""
+    """What the step is made of. `loss` maps (logits [B, K], labels [B]) to [B]; `aux_weight` see `model_loss`."""
 
     model: nn.Module
     optimizer: optax.GradientTransformation
@@ -30,6 +30,7 @@ class StepOptions(NamedTuple):
     seed: int = 0
     freeze: tuple[str, ...] = ()
     ema_decay: float = 0.0
+    aux_weight: float = 0.0
 
 
 def normalize(image: jax.Array, dtype: Any = jnp.float32) -> jax.Array:
@@ -58,13 +59,12 @@ def train_step(options: StepOptions, state: TrainState, batch: Batch) -> tuple[T
     def loss_fn(trainable: PyTree, micro: Batch, key: jax.Array) -> tuple[jax.Array, tuple[PyTree, Metrics]]:
         variables = {"params": freeze.merge(trainable, frozen), "batch_stats": state.batch_stats}
         image = normalize(micro["image"], options.model.dtype)
-        logits, updated = options.model.apply(variables, image, train=True, mutable=["batch_stats"],
-                                              rngs={"dropout": key})
-        losses = options.loss(logits, micro["label"])
+        losses, logits, batch_stats = model_loss(options.model, options.loss, variables, image, micro["label"], key,
+                                                 options.aux_weight)
         correct = logits.argmax(-1) == micro["label"]
         counts = jnp.asarray(losses.size, losses.dtype)
         metrics = {"loss": (losses.sum(), counts), "top1": (correct.sum().astype(losses.dtype), counts)}
-        moves = jax.tree.map(jnp.subtract, updated.get("batch_stats", {}), state.batch_stats)
+        moves = jax.tree.map(jnp.subtract, batch_stats, state.batch_stats)
         return losses.sum() / global_batch, (moves, metrics)
 
     def one(micro: Batch, key: jax.Array) -> tuple[PyTree, PyTree, Metrics]:
@@ -89,6 +89,22 @@ def train_step(options: StepOptions, state: TrainState, batch: Batch) -> tuple[T
     finite = jnp.stack([jnp.isfinite(x).all() for x in jax.tree.leaves((params, batch_stats))]).all()
     metrics["finite"] = (finite.astype(jnp.float32), jnp.ones(()))
     return TrainState(state.step + 1, params, batch_stats, opt_state, ema), metrics
+
+
+def model_loss(model: nn.Module, loss: Callable[[jax.Array, jax.Array], jax.Array], variables: PyTree,
+               image: jax.Array, label: jax.Array, key: jax.Array,
+               aux_weight: float = 0.0) -> tuple[jax.Array, jax.Array, PyTree]:
+    """Losses [B], logits [B, K] and new batch_stats of a model in training.
+
+    The loss of each auxiliary head, if the model has any, is added with weight `aux_weight`.
+    """
+    logits, updated = model.apply(variables, image, train=True, mutable=["batch_stats", "intermediates"],
+                                  rngs={"dropout": key})
+    losses = loss(logits, label)
+    for name, aux in updated.get("intermediates", {}).items():
+        if name.startswith("aux") and aux_weight:
+            losses += aux_weight * loss(aux, label)
+    return losses, logits, updated.get("batch_stats", {})
 
 
 def _sum_over(one: Callable[[Batch, jax.Array], PyTree], batch: Batch, keys: jax.Array) -> PyTree:

@@ -6,79 +6,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import linen as nn
+from agreement import assert_same, draw
 from jax import lax
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 from imagenet_jax.models import layers
 from imagenet_jax.models.layers import AXIS, BatchNorm
-
-
-def draw(seed: int, *shape: int, dtype=np.float32) -> jax.Array:
-    return jnp.asarray(np.random.default_rng(seed).standard_normal(shape), dtype)
-
-
-def assert_same(got, wanted, tolerance: float) -> None:
-    """Leaf by leaf within `tolerance` of the leaf's largest number, in the same dtype."""
-    for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(wanted), strict=True):
-        assert a.shape == b.shape and a.dtype == b.dtype
-        a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
-        np.testing.assert_allclose(a, b, rtol=0, atol=tolerance * max(1, np.abs(b).max(initial=0)))
-
-
-def assert_equal_with_gradients(f: Callable, g: Callable, dtype: str, *shapes: tuple[int, ...], ties: bool = False):
-    """f and g agree, with their gradients, on arrays drawn at random."""
-    with jax.enable_x64(dtype == "float64"):
-        args = [draw(seed, *shape, dtype=dtype) for seed, shape in enumerate(shapes)]
-        if ties:  # as after a ReLU: whole windows of zeros, and equal maxima
-            args = [jnp.concatenate([x, jnp.maximum(jnp.round(x), 0)]) for x in args]
-        cotangent = draw(99, *jax.eval_shape(f, *args).shape, dtype=dtype)
-
-        @jax.jit
-        def both(*args: jax.Array):
-            return [(out, pull(cotangent)) for out, pull in (jax.vjp(f, *args), jax.vjp(g, *args))]
-
-        assert_same(*both(*args), {"float64": 1e-12, "float32": 2e-5, "bfloat16": 5e-2}[dtype])
-
-
-# window, stride, padding, side: 1x1s, outputs smaller than the kernel (down to one pixel), and common ones.
-@pytest.mark.parametrize(("window", "stride", "padding", "side", "dtype"), [
-    (1, 1, 0, 5, "float64"), (1, 2, 0, 5, "float64"), (1, 2, 0, 6, "float32"), (3, 1, 1, 2, "float64"),
-    (3, 2, 1, 2, "float64"), (3, 2, 1, 1, "bfloat16"), (7, 2, 3, 6, "float64"), (7, 2, 3, 1, "float64"),
-    (2, 3, 1, 4, "float64"), (3, 1, 1, 6, "float64")])
-def test_conv2d_equals_the_plain_convolution(window, stride, padding, side, dtype) -> None:
-    def plain(x: jax.Array, kernel: jax.Array) -> jax.Array:
-        return lax.conv_general_dilated(x, kernel, (stride, stride), [(padding, padding)] * 2,
-                                        dimension_numbers=("NHWC", "HWIO", "NHWC"))
-
-    ours = lambda x, kernel: layers.conv2d(x, kernel, stride, padding)
-    assert_equal_with_gradients(ours, plain, dtype, (2, side, side + 1, 3), (window, window, 3, 4))
-
-
-def test_grouped_convolution_keeps_groups_apart() -> None:
-    x, kernel = draw(1, 2, 5, 5, 4), draw(2, 3, 3, 2, 8)
-    apart = [layers.conv2d(x[..., :2], kernel[..., :4], 2, 1), layers.conv2d(x[..., 2:], kernel[..., 4:], 2, 1)]
-    assert_same(layers.conv2d(x, kernel, 2, 1, groups=2), jnp.concatenate(apart, -1), 2e-5)
-
-
-@pytest.mark.parametrize(("window", "stride", "padding", "side", "dtype"), [
-    (3, 2, 1, 8, "float64"), (3, 2, 1, 5, "bfloat16"), (3, 2, 0, 7, "float64"), (2, 2, 0, 6, "float32"),
-    (3, 1, 1, 4, "float64"), (3, 2, 1, 1, "float64")])
-def test_max_pool_equals_flax(window, stride, padding, side, dtype) -> None:
-    plain = lambda x: nn.max_pool(x, (window, window), (stride, stride), [(padding, padding)] * 2)
-    ours = lambda x: layers.max_pool(x, window, stride, padding)
-    assert_equal_with_gradients(ours, plain, dtype, (2, side, side + 2, 3), ties=True)
-
-
-@pytest.mark.parametrize(("height", "width", "size"), [(6, 6, 6), (7, 13, 6), (1, 2, 6), (5, 12, 3), (9, 4, 1)])
-def test_adaptive_avg_pool_follows_torch(height, width, size) -> None:
-    x = np.random.default_rng(0).standard_normal((2, height, width, 3))
-    # AdaptiveAvgPool2d: cell i averages pixels floor(i n / size) to ceil((i + 1) n / size).
-    spans = [[(i * n // size, -(-(i + 1) * n // size)) for i in range(size)] for n in (height, width)]
-    wanted = np.stack([np.stack([x[:, a:b, c:d].mean((1, 2)) for c, d in spans[1]], 1) for a, b in spans[0]], 1)
-    got = jax.jit(layers.adaptive_avg_pool, static_argnums=1)(x.astype(np.float32), size)
-    np.testing.assert_allclose(got, wanted, atol=1e-6)
 
 
 def batch_norm(x: np.ndarray, group: int, scale: np.ndarray, bias: np.ndarray) -> tuple[np.ndarray, ...]:

@@ -8,12 +8,9 @@ from flax import traverse_util
 
 from imagenet_jax import models
 from imagenet_jax.errors import UserError
+from imagenet_jax.models import counting
 from imagenet_jax.models.alexnet import AlexNet
 from imagenet_jax.models.resnet import ResNet
-
-# Parameters of torchvision's models with 1,000 classes (the table at https://pytorch.org/vision/stable/models.html).
-PUBLISHED = {"resnet18": 11_689_512, "resnet34": 21_797_672, "resnet50": 25_557_032, "resnet101": 44_549_160,
-             "resnet152": 60_192_808, "alexnet": 61_100_840}
 
 
 def shapes_of(model, *image: int):
@@ -22,13 +19,21 @@ def shapes_of(model, *image: int):
                           jax.ShapeDtypeStruct(image, model.dtype))
 
 
+def smallest_of_each_family() -> list[str]:
+    by_size = sorted(models.REGISTRY, key=lambda name: models.find(name).params)
+    return list({models.find(name).module: name for name in reversed(by_size)}.values())
+
+
+FAMILIES = smallest_of_each_family()
+
+
 def tiny(name: str = "resnet18", num_classes: int = 5, **options):
     return models.make(name, num_classes, width=8, **options)
 
 
 def shallow(**options):
     """Two blocks, quickly compiled."""
-    return ResNet((1, 1), **{"bottleneck": False, "num_classes": 5, "width": 8, **options})
+    return ResNet(**{"blocks": (1, 1), "bottleneck": False, "num_classes": 5, "width": 8, **options})
 
 
 def drawn(model, x: jax.Array):
@@ -41,9 +46,11 @@ def drawn(model, x: jax.Array):
 
 
 @pytest.mark.parametrize("name", models.REGISTRY)
-def test_every_model_has_the_published_number_of_parameters(name) -> None:
-    _, variables = shapes_of(models.make(name, 1000), 2, 224, 224, 3)
-    assert sum(leaf.size for leaf in jax.tree.leaves(variables["params"])) == PUBLISHED[name]
+def test_every_model_has_the_published_parameters_and_multiply_adds(name) -> None:
+    spec, model = models.find(name), models.make(name, 1000)
+    assert counting.params(model, spec.size) == spec.params
+    # Published figures are rounded to two decimals at best; some networks have none.
+    assert not spec.gmacs or counting.macs(model, spec.size) / 1e9 == pytest.approx(spec.gmacs, rel=0.01, abs=0.005)
 
 
 @pytest.mark.parametrize(("name", "height", "width"), [
@@ -90,8 +97,9 @@ def test_bfloat16_logits_are_near_those_of_float32() -> None:
     assert not np.array_equal(full, half)
 
 
-@pytest.mark.parametrize("model", [shallow(num_classes=0, bn_group=8, dropout=0.5), AlexNet(0, width=2, dropout=0.5)],
-                         ids=lambda model: type(model).__name__)
+@pytest.mark.parametrize("model", [
+    shallow(num_classes=5, bn_group=8, dropout=0.5), AlexNet(original=False, num_classes=0, width=2, dropout=0.5)],
+    ids=lambda model: type(model).__name__)
 def test_dropout_acts_in_training_only(model) -> None:
     x = jax.random.normal(jax.random.key(1), (8, 63, 63, 3))
     variables = drawn(model, x)
@@ -123,7 +131,7 @@ def test_the_head_starts_small() -> None:
 
 @pytest.mark.parametrize(("name", "options", "message"), [
     ("resnet51", {}, "model.name: there is no model 'resnet51'; did you mean 'resnet50'"),
-    ("vgg", {}, "there is alexnet, resnet101"),
+    ("zzz", {}, "there is alexnet, alexnet_2012"),
     ("resnet18", {"droput": 0.5}, "model.droput: resnet18 has no such option; did you mean 'dropout'"),
     ("alexnet", {"bn_group": 32}, "model.bn_group: alexnet has no such option"),
     ("resnet18", {"blocks": (1,)}, "model.blocks: resnet18 has no such option"),
@@ -141,3 +149,47 @@ def test_an_option_that_is_none_keeps_its_default() -> None:
 def test_alexnet_says_which_images_are_too_small() -> None:
     with pytest.raises(UserError, match="63 x 63 px and more, not 62 x 64"):
         shapes_of(tiny("alexnet"), 1, 62, 64, 3)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_intermediate_outputs_are_a_pyramid_with_its_strides(name) -> None:
+    size, model = models.find(name).size, models.make(name, 7)
+    images = jax.ShapeDtypeStruct((2, size, size, 3), jnp.float32)
+    variables = jax.eval_shape(model.init, jax.random.key(0), images)
+    logits, state = jax.eval_shape(lambda v, x: model.apply(v, x, mutable=["intermediates"]), variables, images)
+    kept = state["intermediates"]
+    assert kept["logits"].shape == logits.shape == (2, 7)
+    maps = {int(key.removeprefix("stride")): value for key, value in kept.items() if key.startswith("stride")}
+    assert maps
+    for stride, value in maps.items():  # valid padding loses up to three pixels of a map
+        assert -3 <= value.shape[1] - size / stride <= 1, (stride, value.shape)
+    features = jax.eval_shape(lambda v, x: models.make(name, 0).apply(v, x), variables, images)
+    assert features.shape == kept["pooled"].shape and features.ndim == 2 and features.dtype == jnp.float32
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_every_family_computes_in_bfloat16_with_float32_parameters_and_logits(name) -> None:
+    model, size = models.make(name, 7, dtype="bfloat16"), models.find(name).size
+    images = jax.ShapeDtypeStruct((2, size, size, 3), jnp.float32)
+    out, variables = jax.eval_shape(lambda x: model.init_with_output(jax.random.key(0), x), images)
+    assert out.dtype == jnp.float32
+    assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
+    lines = str(jax.make_jaxpr(model.apply)(variables, images)).split("\n")
+    types = {line.split(":")[1].split("[")[0] for line in lines if "= conv_general_dilated" in line}
+    assert types == {"bf16"}
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_images_that_are_too_small_are_told_and_all_others_are_taken(name) -> None:
+    model, size = models.make(name, 7), models.find(name).size
+    variables = jax.eval_shape(model.init, jax.random.key(0), jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32))
+    image = lambda side: jax.ShapeDtypeStruct((1, side, side + 3, 3), jnp.float32)
+    apply = lambda side: jax.eval_shape(model.apply, variables, image(side))
+    taken = []
+    for side in (1, 2, 7, 16, 31, 32, 47, 63, 75, 97, 128):
+        try:
+            assert apply(side).shape == (1, 7)
+            taken.append(side)
+        except UserError as error:
+            assert f"not {side} x {side + 3}" in str(error) and not taken  # what is larger than a taken size is taken
+    assert taken or name.startswith("vit")  # position embeddings are those of one size

@@ -45,7 +45,7 @@ def six_classes_dir(tmp_path_factory):
 
 @pytest.fixture
 def small_config(dataset_dir, monkeypatch):
-    monkeypatch.setitem(models.REGISTRY, "small", (SmallNet, lambda name, **options: SmallNet(**options)))
+    monkeypatch.setitem(models.REGISTRY, "small", models.Spec(SmallNet))
     config = config_lib.base()
     config.duration = "6 steps"
     config.global_batch = 16

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from imagenet_jax.models.layers import BatchNorm, Conv, dense, max_pool, normal
+from imagenet_jax.models.layers import BatchNorm, Conv, dense, normal
+from imagenet_jax.models.lowering import max_pool
 from imagenet_jax.training import losses, optimizer, parallel
 from imagenet_jax.training.state import TrainState, init_variables, make_state
 from imagenet_jax.training.step import StepOptions, train_step

@@ -8,8 +8,9 @@ import jax
 import numpy as np
 import pytest
 
-from imagenet_jax import checkpoint
+from imagenet_jax import checkpoint, models
 from imagenet_jax.errors import UserError
+from imagenet_jax.models import weights
 from imagenet_jax.transfer import load
 
 
@@ -82,3 +83,44 @@ def test_weights_are_never_cast(source: str) -> None:
     other["conv1"]["kernel"] = other["conv1"]["kernel"].astype(np.float64)
     with pytest.raises(UserError, match=r"float64\[3,3,3,4\] wanted"):
         load.init_from(other, batch_stats, source)
+
+
+def _variables(name: str, classes: int, **options: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Variables of a narrow model, numbered through."""
+    model = models.make(name, classes, **options)
+    tree = jax.eval_shape(model.init, jax.random.key(0), jax.ShapeDtypeStruct((1, 96, 96, 3), np.float32))
+    leaves, structure = jax.tree.flatten(tree)
+    filled = [np.arange(leaf.size, dtype=np.float32).reshape(leaf.shape) + i for i, leaf in enumerate(leaves)]
+    variables = jax.tree.unflatten(structure, filled)
+    return variables["params"], variables["batch_stats"]
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> str:
+    """A narrow ResNet-18 of 10 classes under torchvision's names."""
+    path = str(tmp_path / "weights.safetensors")
+    weights.write(path, weights.to_torch("resnet18", *_variables("resnet18", 10, width=8)))
+    return path
+
+
+def test_a_file_of_torch_weights_is_loaded_but_for_a_head_of_another_size(file: str) -> None:
+    theirs, stats = _variables("resnet18", 10, width=8)
+    zeros = jax.tree.map(np.zeros_like, _variables("resnet18", 3, width=8))
+    params, batch_stats, report = load.init_from(*zeros, file, "resnet18")
+    fresh = params.pop("head")
+    assert fresh["kernel"].shape == (64, 3) and not fresh["kernel"].any()
+    theirs.pop("head")
+    jax.tree.map(np.testing.assert_array_equal, (params, batch_stats), (theirs, stats))
+    assert "params/head/kernel, [64, 10] there, [64, 3] here" in str(report) and file in str(report)
+
+
+def test_a_file_of_another_network_is_a_diff(file: str) -> None:
+    with pytest.raises(UserError, match="is of another model") as error:
+        load.init_from(*_variables("resnet34", 10, width=8), file, "resnet34")
+    assert "missing in the checkpoint" in str(error.value)
+
+
+def test_pickled_weights_need_torch(tmp_path: Path) -> None:
+    (tmp_path / "weights.pth").write_bytes(b"")
+    with pytest.raises(UserError, match=r"torch|not a file of weights alone"):
+        load.init_from({}, {}, str(tmp_path / "weights.pth"), "resnet18")

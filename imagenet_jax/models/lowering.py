@@ -1,0 +1,221 @@
+"""Convolution and pooling as XLA should compile them.
+
+Where XLA:CPU has no fast kernel an equivalent with the same numbers is used on that platform only
+(`jax.lax.platform_dependent`); on GPU and TPU the plain operation is compiled.
+"""
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from jax import lax
+
+Size = int | tuple[int, int]  # rows and columns, or both at once
+Pads = tuple[tuple[int, int], tuple[int, int]]  # (above, below), (left, right)
+JOINED = 64  # channels that narrow groups are joined to
+
+
+def pair(size: Size) -> tuple[int, int]:
+    """(rows, columns)."""
+    return (size, size) if isinstance(size, int) else size
+
+
+def _pads(shape: Sequence[int], window: Size, stride: int, padding: Size, ceil: bool = False) -> Pads:
+    """Rows and columns to add on each side; with `ceil`, torch's ceil_mode adds below and right what a last
+    window lacks, if it begins within the image or its upper or left padding."""
+    pads = []
+    for n, w, p in zip(shape[1:3], pair(window), pair(padding), strict=True):
+        short = -(n + 2 * p - w) % stride if ceil else 0
+        last = n + 2 * p + short - w  # where the last window begins
+        pads.append((p, p + short if last < n + p else p))
+    return pads[0], pads[1]
+
+
+def _taps(x: jax.Array, window: Size, stride: int, pads: Pads, fill: float) -> list[jax.Array]:
+    """The shifted views [B, H', W', C] of x [B, H, W, C], one for each cell of the window in row-major order."""
+    x = jnp.pad(x, ((0, 0), *pads, (0, 0)), constant_values=fill)
+    rows, columns = pair(window)
+    height, width = ((n - w) // stride + 1 for n, w in zip(x.shape[1:3], (rows, columns), strict=True))
+    return [x[:, i : i + (height - 1) * stride + 1 : stride, j : j + (width - 1) * stride + 1 : stride]
+            for i in range(rows) for j in range(columns)]
+
+
+def conv2d(x: jax.Array, kernel: jax.Array, stride: int = 1, padding: Size = 0, groups: int = 1) -> jax.Array:
+    """Convolves x [B, H, W, I] with a kernel [K, L, I / groups, O]: [B, H', W', O]."""
+    window = kernel.shape[:2]
+    pads = _pads(x.shape, window, stride, padding)
+
+    def plain(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        return lax.conv_general_dilated(x, kernel, (stride, stride), pads, feature_group_count=groups,
+                                        dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+    def as_matmul(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        patches = jnp.concatenate(_taps(x, window, stride, pads, 0.0), axis=-1)
+        return patches @ kernel.reshape(-1, kernel.shape[-1])
+
+    # XLA:CPU falls back to scalar loops when the output is smaller than the kernel (70 times slower), and computes
+    # the weight gradient of a 1x1 convolution at half the speed of the matrix product. It has no kernel for groups.
+    tiny = any((n + sum(p) - w) // stride + 1 < w for n, w, p in zip(x.shape[1:3], window, pads, strict=True))
+    if 1 < groups == x.shape[-1] == kernel.shape[-1]:
+        return lax.platform_dependent(x, kernel, cpu=lambda x, kernel: _depthwise(x, kernel, stride, pads),
+                                      default=plain)
+    if groups > 1:
+        return lax.platform_dependent(x, kernel, cpu=lambda x, kernel: _grouped(x, kernel, stride, padding, groups),
+                                      default=plain)
+    if window == (1, 1) or tiny:
+        return lax.platform_dependent(x, kernel, cpu=as_matmul, default=plain)
+    return plain(x, kernel)
+
+
+def _grouped(x: jax.Array, kernel: jax.Array, stride: int, padding: Size, groups: int) -> jax.Array:
+    """A convolution in groups as several without: narrow neighbours are joined in one block-diagonal kernel."""
+    rows, columns, inputs, features = *kernel.shape[:3], kernel.shape[3] // groups
+    joined = max(m for m in range(1, groups + 1) if groups % m == 0 and (m == 1 or m * inputs <= JOINED))
+    blocks = kernel.reshape(rows, columns, inputs, groups // joined, joined, features)
+    diagonal = jnp.eye(joined, dtype=kernel.dtype)
+    kernel = jnp.einsum("hwigmo,nm->ghwnimo", blocks, diagonal).reshape(
+        groups // joined, rows, columns, joined * inputs, joined * features)
+    parts = zip(jnp.split(x, groups // joined, -1), kernel, strict=True)
+    return jnp.concatenate([conv2d(part, k, stride, padding) for part, k in parts], -1)
+
+
+def _depthwise_by_taps(x: jax.Array, kernel: jax.Array, stride: int, pads: Pads) -> jax.Array:
+    taps = _taps(x, kernel.shape[:2], stride, pads, 0.0)
+    return functools.reduce(jnp.add, map(jnp.multiply, taps, kernel.reshape(len(taps), -1)))
+
+
+_depthwise = jax.custom_vjp(_depthwise_by_taps, nondiff_argnums=(2, 3))
+
+
+def _depthwise_forward(x: jax.Array, kernel: jax.Array, stride: int, pads: Pads) -> tuple[jax.Array, Any]:
+    return _depthwise_by_taps(x, kernel, stride, pads), (x, kernel)
+
+
+def _depthwise_backward(stride: int, pads: Pads, saved: Any, grad: jax.Array) -> tuple[jax.Array, jax.Array]:
+    x, kernel = saved
+    to_kernel = [_sum_pixels(tap * grad) for tap in _taps(x, kernel.shape[:2], stride, pads, 0.0)]
+    # To x: the transposed convolution, that is the flipped kernel over gradients spread out by the stride.
+    around = [(w - 1 - low, n + low - (g - 1) * stride - 1) for n, g, w, (low, _) in
+              zip(x.shape[1:3], grad.shape[1:3], kernel.shape[:2], pads, strict=True)]
+    spread = lax.pad(grad, jnp.zeros((), grad.dtype), [(0, 0, 0), *((*sides, stride - 1) for sides in around),
+                                                       (0, 0, 0)])
+    to_x = _depthwise_by_taps(spread, kernel[::-1, ::-1], 1, ((0, 0), (0, 0)))
+    return to_x, jnp.stack(to_kernel).reshape(kernel.shape)
+
+
+_depthwise.defvjp(_depthwise_forward, _depthwise_backward)
+
+
+def _sum_pixels(x: jax.Array) -> jax.Array:
+    """x [B, H, W, C] -> [C]: a few additions that fuse with what makes x, and a matrix product for the rest.
+
+    XLA:CPU runs such a reduction ten times slower when it is written as one.
+    """
+    count = max(n for n in range(1, 9) if len(x) % n == 0)
+    x = functools.reduce(jnp.add, jnp.split(x, count)).reshape(-1, x.shape[-1])
+    return jnp.ones(len(x), x.dtype) @ x
+
+
+def conv2d_by_depth(x: jax.Array, kernel: jax.Array, stride: int, padding: Size = 0) -> jax.Array:
+    """`conv2d`, computed without stride on squares of stride x stride pixels laid out as channels.
+
+    The space-to-depth stem of Ying et al., "Image Classification at Supercomputer Scale" (2018), section 3.4: the
+    same numbers from the same kernel, in a form that feeds a matrix unit with more than 3 channels.
+    """
+    out = [(n + 2 * p - w) // stride + 1 for n, w, p in zip(x.shape[1:3], kernel.shape, pair(padding), strict=False)]
+    cells = [-(-w // stride) for w in kernel.shape[:2]]  # of the kernel, in squares
+    ends = [(o - 1 + c) * stride - n - p
+            for o, c, n, p in zip(out, cells, x.shape[1:3], pair(padding), strict=True)]
+    x = lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *((p, e, 0) for p, e in zip(pair(padding), ends, strict=True)),
+                                            (0, 0, 0)])
+    kernel = jnp.pad(kernel, (*((0, c * stride - w) for c, w in zip(cells, kernel.shape, strict=False)),
+                              (0, 0), (0, 0)))
+    squares = lambda v, axis: jnp.moveaxis(
+        v.reshape(*v.shape[:axis], v.shape[axis] // stride, stride, v.shape[axis + 1] // stride, stride,
+                  *v.shape[axis + 2:]), axis + 1, axis + 2)
+    x, kernel = squares(x, 1), squares(kernel, 0)
+    return conv2d(x.reshape(*x.shape[:3], -1), kernel.reshape(*cells, -1, kernel.shape[-1]))
+
+
+def max_pool(x: jax.Array, window: int, stride: int, padding: Size = 0, ceil: bool = False) -> jax.Array:
+    """Maximum over windows of x [B, H, W, C]; the gradient goes to the first maximum of a window.
+
+    `ceil` keeps an incomplete last window, as torch's ceil_mode.
+    """
+    pads = _pads(x.shape, window, stride, padding, ceil)
+
+    def plain(x: jax.Array) -> jax.Array:
+        return nn.max_pool(x, (window, window), (stride, stride), pads)
+
+    return lax.platform_dependent(
+        x, cpu=lambda x: _max_pool_by_taps(x, window, stride, pads), default=plain)
+
+
+def _max_of_taps(x: jax.Array, window: int, stride: int, pads: Pads) -> jax.Array:
+    return functools.reduce(jnp.maximum, _taps(x, window, stride, pads, -jnp.inf))
+
+
+# XLA:CPU runs select-and-scatter, the gradient of reduce-window, as a scalar loop.
+_max_pool_by_taps = jax.custom_vjp(_max_of_taps, nondiff_argnums=(1, 2, 3))
+
+
+def _max_pool_forward(x: jax.Array, window: int, stride: int, pads: Pads) -> tuple[jax.Array, Any]:
+    out = _max_of_taps(x, window, stride, pads)
+    return out, (x, out)
+
+
+def _max_pool_backward(window: int, stride: int, pads: Pads, saved: Any, grad: jax.Array) -> tuple[jax.Array]:
+    x, out = saved
+    views, put_back = jax.vjp(lambda x: _taps(x, window, stride, pads, -jnp.inf), x)
+    free, shares = jnp.ones(out.shape, bool), []
+    for view in views:
+        chosen = free & (view == out)
+        free &= ~chosen
+        shares.append(jnp.where(chosen, grad, 0))
+    return put_back(shares)
+
+
+_max_pool_by_taps.defvjp(_max_pool_forward, _max_pool_backward)
+
+
+def avg_pool(x: jax.Array, window: int, stride: int, padding: Size = 0, ceil: bool = False,
+             count_padding: bool = True) -> jax.Array:
+    """Mean over windows of x [B, H, W, C].
+
+    Padding counts as zeros unless `count_padding` is False (torch's count_include_pad); what `ceil` adds to complete
+    a last window never counts.
+    """
+    pads = _pads(x.shape, window, stride, padding, ceil)
+
+    def total(x: jax.Array) -> jax.Array:
+        return lax.platform_dependent(
+            x, cpu=lambda x: functools.reduce(jnp.add, _taps(x, window, stride, pads, 0.0)),
+            default=lambda x: lax.reduce_window(x, np.zeros((), x.dtype), lax.add, (1, window, window, 1),
+                                                (1, stride, stride, 1), ((0, 0), *pads, (0, 0))))
+
+    if not any(map(sum, pads)):
+        return total(x) / window**2
+    counts = []  # cells of each window that count, by rows and by columns
+    for n, (low, high), p in zip(x.shape[1:3], pads, pair(padding), strict=True):
+        cell = np.arange(-low, n + high)
+        counted = (cell < n + p) if count_padding else (cell >= 0) & (cell < n)
+        counts.append(np.array([counted[i : i + window].sum() for i in range(0, len(cell) - window + 1, stride)]))
+    return total(x) / (counts[0][:, None, None] * counts[1][None, :, None]).astype(x.dtype)
+
+
+def adaptive_avg_pool(x: jax.Array, size: int) -> jax.Array:
+    """Averages x [B, H, W, C] to [B, size, size, C] over windows as torch's AdaptiveAvgPool2d lays them."""
+
+    if x.shape[1:3] == (size, size):
+        return x
+
+    def weights(n: int) -> jax.Array:
+        cell, pixel = jnp.arange(size)[:, None], jnp.arange(n)[None]
+        inside = (pixel >= cell * n // size) & (pixel < -(-(cell + 1) * n // size))
+        return (inside / inside.sum(1, keepdims=True)).astype(x.dtype)
+
+    return jnp.einsum("bhwc,yh,xw->byxc", x, weights(x.shape[1]), weights(x.shape[2]))

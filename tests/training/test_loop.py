@@ -95,10 +95,11 @@ def test_kill_and_terminate_change_nothing(small_config, tmp_path):
 
     process = launch("whole")
     assert process.wait() == 0, process.communicate()[0]
-    rng, reached = random.Random(0), 0
+    rng = random.Random(0)
     for signum in (signal.SIGKILL, signal.SIGTERM, signal.SIGKILL):
+        before = checkpoint.latest_step(str(tmp_path / "killed/checkpoints")) or 0  # saved until the last one died
         process = launch("killed")
-        reached = wait_for_step("killed", reached)
+        reached = wait_for_step("killed", before)
         time.sleep(rng.uniform(0, 0.2))
         process.send_signal(signum)
         output = process.communicate()[0]

@@ -180,15 +180,20 @@ def check(config: Config) -> None:
     _check(config, "dataset.fold", lambda v: 0 <= v < folds,
            f"0..{folds - 1} with dataset.holdout={config.dataset.holdout}")
     _check_choices(config)
-    if config.view.library == "pil" and (not config.view.antialias or config.view.interpolation not in PIL_FILTERS):
-        raise UserError("config.view.library='pil' needs view.antialias=True and view.interpolation one of "
-                        + ", ".join(PIL_FILTERS))
+    check_pil(config.view)
     for key in ("optimizer.decay", "freeze"):
         _check(config, key, _are_patterns, "regular expressions")
     if config.early_stopping and not config.dataset.holdout:
         raise UserError("early_stopping selects on the holdout: set dataset.holdout, such as 0.01")
     if config.model.bn_group and config.global_batch % config.model.bn_group:
         raise UserError(f"model.bn_group={config.model.bn_group} must divide global_batch={config.global_batch}")
+
+
+def check_pil(view: Config) -> None:
+    """Raises UserError if PIL is to crop as it cannot."""
+    if view.library == "pil" and (not view.antialias or view.interpolation not in PIL_FILTERS):
+        raise UserError("config.view.library='pil' needs view.antialias=True and view.interpolation one of "
+                        + ", ".join(PIL_FILTERS))
 
 
 def _check_choices(config: Config) -> None:

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from imagenet_jax.models.layers import Conv, Dropout, Initializer, dense, flatten, normal, param_dtype, torch_uniform
+from imagenet_jax.models.layers import Conv, Initializer, dense, flatten, normal, param_dtype, torch_uniform
 from imagenet_jax.models.lowering import adaptive_avg_pool, max_pool
 from imagenet_jax.models.net import Net, Spec
 
@@ -81,10 +81,11 @@ class AlexNet(Net, kw_only=True):
                 x = max_pool(self.feature(stride, x), 3, 2)
                 stride *= 2
         x = flatten(adaptive_avg_pool(self.feature(stride, x), 6))
+        dropout = nn.Dropout(self.dropout, deterministic=not train)
         for name in ("fc1", "fc2"):
-            x = x if self.original else Dropout(self.dropout, train)(x)
+            x = x if self.original else dropout(x)
             x = nn.relu(dense(64 * self.width, name, self.dtype, *self._inits(name, x.shape[-1]))(x))
-            x = Dropout(self.dropout, train)(x) if self.original else x
+            x = dropout(x) if self.original else x
         return self.classify(x, False, *self._inits("head", x.shape[-1]))  # False: no dropout of its own
 
     def _inits(self, name: str, fan_in: int) -> tuple[Initializer, Initializer]:
@@ -98,7 +99,7 @@ _NAMES = [*((rf"^conv{i}\.", f"features.{j}.") for i, j in enumerate((0, 3, 6, 8
           *((rf"^{layer}\.", f"classifier.{j}.") for layer, j in (("fc1", 1), ("fc2", 4), ("head", 6)))]
 MODELS = {
     "alexnet_2012": Spec(
-        AlexNet, {"original": True, "std": (1.0, 1.0, 1.0)}, 2012, "https://papers.nips.cc/paper/2012/hash/c399862d3b9d6b76c8436e924a68c45b",
+        AlexNet, {"original": True, "std": (1.0, 1.0, 1.0)}, 2012, "https://papers.nips.cc/paper/2012/hash/c399862d3b9d6b76c8436e924a68c45b-Abstract.html",
         "", 60_965_224, 0.724, 59.3, "MACs: Sze et al., https://arxiv.org/abs/1703.09039, table II; "
         "top-1: paper, table 2, mean of ten crops", size=227),
     "alexnet": Spec(AlexNet, {"original": False}, 2014, "https://arxiv.org/abs/1404.5997", "torchvision",

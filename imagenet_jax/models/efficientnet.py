@@ -15,7 +15,7 @@ import jax
 import numpy as np
 from flax import linen as nn
 
-from imagenet_jax.models.layers import ConvNorm, Dropout, SqueezeExcite, normal, torch_uniform
+from imagenet_jax.models.layers import ConvNorm, SqueezeExcite, normal, torch_uniform
 from imagenet_jax.models.lowering import Padding
 from imagenet_jax.models.net import NormNet, Spec
 
@@ -52,7 +52,7 @@ class InvertedResidual(nn.Module):
     act: Callable[[jax.Array], jax.Array]
     squeeze_excite: bool
     conv_norm: Callable[..., ConvNorm]
-    drop_path: Callable[..., Dropout]
+    drop_path: nn.Dropout
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -67,7 +67,7 @@ class InvertedResidual(nn.Module):
         if self.squeeze_excite:
             y = SqueezeExcite(max(1, x.shape[-1] // 4), self.act, dtype=y.dtype, name="se")(y)
         y = self.conv_norm(row.features, 1, act=lambda x: x, name="project")(y)
-        return self.drop_path()(y) + x if x.shape == y.shape else y
+        return self.drop_path(y) + x if x.shape == y.shape else y
 
 
 class EfficientNet(NormNet, kw_only=True):
@@ -101,8 +101,9 @@ class EfficientNet(NormNet, kw_only=True):
             if row.stride > 1:
                 x = self.feature(stride, x) if stride > 2 else x
                 stride *= row.stride
-            drop = functools.partial(Dropout, float(rate), train, per_example=True)
-            x = InvertedResidual(row, act, not self.lite, conv, drop, name=row.name)(x)
+            # Drops a branch for whole examples: Huang et al. (2016), arXiv:1603.09382.
+            drop_path = nn.Dropout(float(rate), broadcast_dims=(1, 2, 3), deterministic=not train)
+            x = InvertedResidual(row, act, not self.lite, conv, drop_path, name=row.name)(x)
         x = self.feature(stride, conv(self.last, 1, act=act, name="last")(x))
         return self.classify(self.pool(x), train, torch_uniform(max(1, self.num_classes)))
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import jax
 from flax import linen as nn
 
-from imagenet_jax.models.layers import Branches, ConvNorm, Dropout, dense, flatten, normal, param_dtype
+from imagenet_jax.models.layers import Branches, ConvNorm, dense, flatten, normal, param_dtype
 from imagenet_jax.models.lowering import adaptive_avg_pool, max_pool
 from imagenet_jax.models.net import NormNet, Spec
 
@@ -43,7 +43,7 @@ class AuxiliaryHead(nn.Module):
         x = flatten(self.conv_norm(128, 1, name="conv")(adaptive_avg_pool(x, 4)))
         x = x.astype(param_dtype(x.dtype))
         x = nn.relu(dense(1024, "fc1", x.dtype, normal(0.01), nn.initializers.zeros)(x))
-        x = Dropout(self.dropout, self.train)(x)
+        x = nn.Dropout(self.dropout, deterministic=not self.train)(x)
         return dense(self.num_classes, "head", x.dtype, normal(0.01), nn.initializers.zeros)(x)
 
 

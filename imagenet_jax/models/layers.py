@@ -1,4 +1,4 @@
-"""The layers every family shares: convolution, normalisation, squeeze-excite, dropout, dense.
+"""The layers every family shares: convolution, normalisation, squeeze-excite, dense.
 
 Images are NHWC, kernels HWIO. Padding is symmetric, as PyTorch pads, unless a family says 'SAME': TensorFlow pads a
 stride-2 convolution differently, which makes another network.
@@ -190,27 +190,6 @@ class SqueezeExcite(nn.Module):
         conv = functools.partial(Conv, window=1, use_bias=True, dtype=self.dtype)
         mean = x.mean((1, 2), keepdims=True, dtype=param_dtype(self.dtype)).astype(self.dtype)
         return x * nn.sigmoid(conv(x.shape[-1], name="fc2")(self.act(conv(self.hidden, name="fc1")(mean))))
-
-
-class Dropout(nn.Module):
-    """Zeroes numbers with probability `rate` in training and scales the rest by 1 / (1 - rate); rng 'dropout'.
-
-    With `per_example` it drops whole examples of a branch, which is drop path: Huang et al., "Deep Networks with
-    Stochastic Depth" (2016), https://arxiv.org/abs/1603.09382, scaled as torchvision's 'row' mode.
-    """
-
-    rate: float
-    train: bool
-    per_example: bool = False
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """x [B, ...] -> the same shape."""
-        if not self.train or not self.rate:
-            return x
-        shape = (len(x), *[1] * (x.ndim - 1)) if self.per_example else x.shape
-        keep = jax.random.bernoulli(self.make_rng("dropout"), 1 - self.rate, (math.prod(shape),)).reshape(shape)
-        return jnp.where(keep, x / (1 - self.rate), 0)
 
 
 def dense(features: int, name: str, dtype: Any, kernel_init: Initializer, bias_init: Initializer) -> nn.Dense:

@@ -17,7 +17,6 @@ from jax import lax
 Size = int | tuple[int, int]  # rows and columns, or both at once
 Padding = Size | str  # on each side, or 'SAME' as TensorFlow pads: what the image's size asks for, the odd one last
 Pads = tuple[tuple[int, int], tuple[int, int]]  # (above, below), (left, right)
-JOINED = 64  # channels that narrow groups are joined to
 
 
 def pair(size: Size) -> tuple[int, int]:
@@ -61,6 +60,10 @@ def conv2d(x: jax.Array, kernel: jax.Array, stride: int = 1, padding: Padding = 
         patches = jnp.concatenate(_taps(x, window, stride, pads, 0.0), axis=-1)
         return patches @ kernel.reshape(-1, kernel.shape[-1])
 
+    def one_by_one(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        parts = zip(jnp.split(x, groups, -1), jnp.split(kernel, groups, -1), strict=True)
+        return jnp.concatenate([conv2d(part, k, stride, padding) for part, k in parts], -1)
+
     # XLA:CPU falls back to scalar loops when the output is smaller than the kernel (70 times slower), and computes
     # the weight gradient of a 1x1 convolution at half the speed of the matrix product. It has no kernel for groups.
     tiny = any((n + sum(p) - w) // stride + 1 < w for n, w, p in zip(x.shape[1:3], window, pads, strict=True))
@@ -68,23 +71,10 @@ def conv2d(x: jax.Array, kernel: jax.Array, stride: int = 1, padding: Padding = 
         return lax.platform_dependent(x, kernel, cpu=lambda x, kernel: _depthwise(x, kernel, stride, pads),
                                       default=plain)
     if groups > 1:
-        return lax.platform_dependent(x, kernel, cpu=lambda x, kernel: _grouped(x, kernel, stride, padding, groups),
-                                      default=plain)
+        return lax.platform_dependent(x, kernel, cpu=one_by_one, default=plain)
     if window == (1, 1) or tiny:
         return lax.platform_dependent(x, kernel, cpu=as_matmul, default=plain)
     return plain(x, kernel)
-
-
-def _grouped(x: jax.Array, kernel: jax.Array, stride: int, padding: Padding, groups: int) -> jax.Array:
-    """A convolution in groups as several without: narrow neighbours are joined in one block-diagonal kernel."""
-    rows, columns, inputs, features = *kernel.shape[:3], kernel.shape[3] // groups
-    joined = max(m for m in range(1, groups + 1) if groups % m == 0 and (m == 1 or m * inputs <= JOINED))
-    blocks = kernel.reshape(rows, columns, inputs, groups // joined, joined, features)
-    diagonal = jnp.eye(joined, dtype=kernel.dtype)
-    kernel = jnp.einsum("hwigmo,nm->ghwnimo", blocks, diagonal).reshape(
-        groups // joined, rows, columns, joined * inputs, joined * features)
-    parts = zip(jnp.split(x, groups // joined, -1), kernel, strict=True)
-    return jnp.concatenate([conv2d(part, k, stride, padding) for part, k in parts], -1)
 
 
 def _depthwise_by_taps(x: jax.Array, kernel: jax.Array, stride: int, pads: Pads) -> jax.Array:
@@ -117,7 +107,7 @@ _depthwise.defvjp(_depthwise_forward, _depthwise_backward)
 def _sum_pixels(x: jax.Array) -> jax.Array:
     """x [B, H, W, C] -> [C]: a few additions that fuse with what makes x, and a matrix product for the rest.
 
-    XLA:CPU runs such a reduction ten times slower when it is written as one.
+    XLA:CPU runs such a reduction as a scalar loop when it is written as one.
     """
     count = max(n for n in range(1, 9) if len(x) % n == 0)
     x = functools.reduce(jnp.add, jnp.split(x, count)).reshape(-1, x.shape[-1])

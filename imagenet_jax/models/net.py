@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from imagenet_jax.errors import UserError
-from imagenet_jax.models.layers import BatchNorm, ConvNorm, Dropout, Initializer, dense, normal, param_dtype
+from imagenet_jax.models.layers import BatchNorm, ConvNorm, Initializer, dense, normal, param_dtype
 
 RGB = tuple[float, float, float]
 # Mean and standard deviation of ImageNet's pixels, in 0..255: torchvision's references, times 255.
@@ -95,7 +95,7 @@ class Net(nn.Module, kw_only=True):
         x = self.feature("pooled", x.astype(param_dtype(self.dtype)))
         if not self.num_classes:
             return x
-        x = Dropout(self.dropout, train)(x)
+        x = nn.Dropout(self.dropout, deterministic=not train)(x)
         return dense(self.num_classes, "head", x.dtype, kernel_init or normal(0.01), bias_init)(x)
 
     def need(self, x: jax.Array, pixels: int, otherwise: str = "choose another model.name") -> None:

@@ -78,7 +78,7 @@ def read(path: str) -> dict[str, np.ndarray]:
     """The arrays of a file by name, of the types they are stored in.
 
     Raises:
-        UserError: the file is damaged, or holds anything but weights.
+        UserError: there is no such file, or it is damaged, or holds anything but weights.
     """
     try:
         if zipfile.is_zipfile(path):
@@ -89,6 +89,8 @@ def read(path: str) -> dict[str, np.ndarray]:
         for key in WHERE:
             tree = tree[key] if isinstance(tree.get(key), dict) else tree
         return {str(name): leaf.view(storages) for name, leaf in tree.items() if isinstance(leaf, Tensor)}
+    except FileNotFoundError as error:
+        raise UserError(f"there is no file {path}") from error
     except Exception as error:  # a damaged pickle can raise anything
         raise UserError(f"{path} cannot be read as weights: {error or type(error).__name__}") from error
 

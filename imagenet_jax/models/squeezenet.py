@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from imagenet_jax.models.layers import Conv, Dropout, he_uniform, normal
+from imagenet_jax.models.layers import Conv, he_uniform, normal
 from imagenet_jax.models.lowering import max_pool
 from imagenet_jax.models.net import Net, Spec
 
@@ -70,7 +70,7 @@ class SqueezeNet(Net, kw_only=True):
         if not self.num_classes:
             return pooled
         head = Conv(self.num_classes, 1, use_bias=True, dtype=self.dtype, kernel_init=normal(0.01), name="head")
-        return self.pool(nn.relu(head(Dropout(self.dropout, train)(x))))
+        return self.pool(nn.relu(head(nn.Dropout(self.dropout, deterministic=not train)(x))))
 
 
 def _spec(stem: tuple[int, int], fires: tuple[tuple[int, int], ...], *facts: Any) -> Spec:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import jax
 from flax import linen as nn
 
-from imagenet_jax.models.layers import Conv, Dropout, dense, flatten, normal
+from imagenet_jax.models.layers import Conv, dense, flatten, normal
 from imagenet_jax.models.lowering import adaptive_avg_pool, max_pool
 from imagenet_jax.models.net import Net, NormNet, Spec
 
@@ -47,7 +47,7 @@ class VGG(Net, kw_only=True):
             x = max_pool(x, 2, 2)
         x = flatten(adaptive_avg_pool(self.feature(32, x), 7))
         x = nn.relu(dense(4096, "fc1", self.dtype, normal(0.01), nn.initializers.zeros)(x))
-        x = Dropout(self.dropout, train)(x)
+        x = nn.Dropout(self.dropout, deterministic=not train)(x)
         x = nn.relu(dense(4096, "fc2", self.dtype, normal(0.01), nn.initializers.zeros)(x))
         return self.classify(x, train)
 

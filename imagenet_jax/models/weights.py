@@ -6,10 +6,11 @@ only: convolution kernels HWIO here are OIHW there, dense kernels [I, O] are [O,
 follows a map are in torch's order here, too, see `layers.flatten`.
 """
 
+import contextlib
 import importlib.util
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -131,7 +132,7 @@ def notes(path: str) -> dict[str, str]:
     """What a .safetensors file says of its origin, see `write`; {} for a .pth file."""
     if not path.endswith(".safetensors"):
         return {}
-    with safetensors.safe_open(path, "np") as file:
+    with _readable(path), safetensors.safe_open(path, "np") as file:
         return file.metadata() or {}
 
 
@@ -141,12 +142,18 @@ def read(path: str) -> dict[str, np.ndarray]:
     Raises:
         UserError: there is no such file, or it is damaged or holds more than weights.
     """
-    if not os.path.isfile(path):
-        raise UserError(f"there is no file {path}")
     if not path.endswith(".safetensors"):
         return pickled.read(path)
-    try:
+    with _readable(path):
         return safetensors.numpy.load_file(path)
+
+
+@contextlib.contextmanager
+def _readable(path: str) -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise UserError(f"there is no file {path}") from error
     except (safetensors.SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path} cannot be read as safetensors: {error}") from error
 

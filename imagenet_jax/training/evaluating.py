@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import json
 import os
 import sys
 from collections.abc import Callable, Mapping
@@ -107,7 +108,9 @@ class Trained(NamedTuple):
 
 
 def open_trained(path: str, model_name: str = "") -> Trained:
-    """A checkpoint with its config; or a file of weights, or those published of a network, in the network's own view.
+    """A checkpoint with its config; or a file of weights, or those published of a network.
+
+    A file is seen in the network's own view, or in that of the run that it was exported from.
 
     Args:
         path: a workdir, its `best`, one checkpoint, a .safetensors or .pth file, or a name of the zoo.
@@ -122,10 +125,14 @@ def open_trained(path: str, model_name: str = "") -> Trained:
             raise UserError(f"--model={model_name} is for a file of weights; {path} says itself of which network it is")
         directory, step = checkpoint.resolve(path)
         items, meta = checkpoint.read(path, ("params", "batch_stats", "ema"))
+        if "classes" not in meta:
+            raise UserError(f"{directory}/{step} is older than the names of classes in checkpoints: go on with its run "
+                            "(train), and evaluate the next one")
         variables = {"params": items["ema"] or items["params"], "batch_stats": items["batch_stats"]}
         return Trained(variables, config_lib.Config(meta["config"]), Classes(*map(tuple, meta["classes"])),
                        f"{os.path.basename(directory)}/{step}", os.path.dirname(directory))
-    name = model_name or (path if path in models.REGISTRY else weights.notes(file).get("model", ""))
+    notes = weights.notes(file)
+    name = model_name or (path if path in models.REGISTRY else notes.get("model", ""))
     if not name:
         raise UserError(f"{path} does not say which network it is of: add --model=NAME")
     variables, classes = load.variables_of_file(file, name)
@@ -135,6 +142,8 @@ def open_trained(path: str, model_name: str = "") -> Trained:
     config.model.name, config.view.library = name, "pil"  # which published accuracies rest on
     if hasattr(models.make(name, 0), "aux"):
         config.model.aux = False
+    if "view" in notes:  # of the run that we exported it from
+        config.view.update(json.loads(notes["view"]))
     return Trained(variables, models.fill_view(config), classes, os.path.basename(file), name)
 
 
@@ -159,7 +168,7 @@ def evaluate_checkpoint(path: str, *, model_name: str = "", dataset_dir: str = "
     trained = open_trained(path, model_name)
     config, classes = trained.config, trained.classes
     config.view.library = library or config.view.library
-    config_lib.check(config)
+    config_lib.check_pil(config.view)
     dataset = dataset_lib.open_dataset(config_lib.dataset_dir(dataset_dir or config.dataset.dir))
     ours = Classes(dataset.classes, dataset.class_names)
     labels = None if ours.ids == classes.ids else join(ours, classes)

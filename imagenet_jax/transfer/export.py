@@ -25,7 +25,8 @@ def to_torch(path: str, out: str, dialect: str = "") -> str:
     name = meta["config"]["model"]["name"]
     dialect = dialect or next(iter(weights.dialects(name)), "")
     arrays = weights.to_torch(name, items["ema"] or items["params"], items["batch_stats"], dialect)
-    weights.write(out, arrays, model=name, library=dialect, checkpoint=f"{directory}/{step}",
-                  classes=json.dumps(meta["classes"]))
+    notes = {"view": json.dumps(meta["config"]["view"])} | (
+        {"classes": json.dumps(meta["classes"])} if "classes" in meta else {})
+    weights.write(out, arrays, model=name, library=dialect, checkpoint=f"{directory}/{step}", **notes)
     return (f"{out}: {len(arrays)} tensors of {name} as {dialect} names them, "
             f"{'moving average' if items['ema'] else 'weights'} of {directory}/{step}")

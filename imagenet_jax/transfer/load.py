@@ -15,6 +15,7 @@ from imagenet_jax.errors import UserError
 from imagenet_jax.models import weights
 
 HEAD = re.compile(r"^params/(.*/)?head/")  # that of the model, and those of auxiliary heads
+BIAS = "params/head/bias"  # as long as there are classes
 AUX = re.compile(r"^(params/|batch_stats/)?(aux\d?|AuxLogits)[./]")  # here and in files
 
 
@@ -75,7 +76,13 @@ def init_from(
       UserError: nothing to load there, or anything but the size of the head differs (with a diff).
     """
     ours = checkpoint.flatten({"params": params, "batch_stats": batch_stats})
-    source, theirs, their_classes = _read(source_path, model_name, list(ours))
+    return _take_over(ours, *_read(source_path, model_name, list(ours)), classes)
+
+
+def _take_over(
+    ours: Mapping[str, Any], source: str, theirs: dict[str, Any], their_classes: Classes | None,
+    classes: Classes | None = None,
+) -> tuple[dict[str, Any], dict[str, Any], Loaded]:
     cast = ()
     if weights.is_file(source):
         cast = tuple(path for path, leaf in theirs.items() if path in ours and leaf.dtype != np.float32)
@@ -114,15 +121,16 @@ def variables_of_file(path: str, model_name: str) -> tuple[dict[str, Any], Class
     Raises:
       UserError: the file cannot be read, or is of another model (with a diff).
     """
-    bias = "params/head/bias"
-    head = weights.from_torch(model_name, weights.read(path), [bias]).get(bias, np.zeros(1000))
+    state = weights.read(path)
+    head = weights.from_torch(model_name, state, [BIAS]).get(BIAS, np.zeros(1000))
     without = {"aux": False} if hasattr(models.make(model_name, 0), "aux") else {}
     model = models.make(model_name, len(head), **without)
     size = models.find(model_name).size
     shapes = jax.eval_shape(model.init, jax.random.key(0), jax.ShapeDtypeStruct((1, size, size, 3), np.float32))
-    empty = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
-    params, batch_stats, _ = init_from(empty["params"], empty.get("batch_stats", {}), path, model_name)
-    return {"params": params, "batch_stats": batch_stats}, classes_of_file(path, len(head))
+    ours = checkpoint.flatten(jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes))
+    classes = classes_of_file(path, len(head))
+    params, batch_stats, _ = _take_over(ours, path, weights.from_torch(model_name, state, list(ours)), classes)
+    return {"params": params, "batch_stats": batch_stats}, classes
 
 
 def classes_of_file(path: str, count: int) -> Classes | None:
@@ -138,8 +146,7 @@ def _read(path: str, model_name: str, paths: list[str]) -> tuple[str, dict[str, 
     path = weights.locate(path)
     if weights.is_file(path):
         arrays = weights.from_torch(model_name, weights.read(path), paths)
-        bias = arrays.get("params/head/bias")
-        return path, arrays, classes_of_file(path, 0 if bias is None else len(bias))
+        return path, arrays, classes_of_file(path, len(arrays.get(BIAS, ())))
     directory, step = checkpoint.resolve(path)
     items, meta = checkpoint.read(f"{directory}/{step}")
     classes = Classes(*map(tuple, meta["classes"])) if "classes" in meta else None

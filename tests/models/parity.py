@@ -16,7 +16,7 @@ import sys
 from typing import Any
 
 os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=2 --xla_backend_optimization_level=0 "
-                      "--xla_llvm_disable_expensive_passes=true")  # compiles in a third of the time
+                      "--xla_llvm_disable_expensive_passes=true")  # compiling takes most of the time
 
 import drawn_weights
 import jax

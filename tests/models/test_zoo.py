@@ -10,6 +10,7 @@ from imagenet_jax import models
 from imagenet_jax.errors import UserError
 from imagenet_jax.models import counting
 from imagenet_jax.models.alexnet import AlexNet
+from imagenet_jax.models.efficientnet import EfficientNet, Row
 from imagenet_jax.models.resnet import ResNet
 
 
@@ -75,16 +76,6 @@ def test_a_bottleneck_strides_in_its_3x3_convolution() -> None:
     assert sides == [16, 8, 8, 8]
 
 
-@pytest.mark.parametrize("name", ["resnet18", "alexnet"])
-def test_bfloat16_computes_with_float32_parameters_statistics_and_logits(name) -> None:
-    model = tiny(name, dtype="bfloat16")
-    out, variables = shapes_of(model, 2, 64, 64, 3)
-    assert out.dtype == jnp.float32
-    assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
-    convolutions = str(jax.make_jaxpr(lambda v, x: model.apply(v, x))(variables, jnp.zeros((2, 64, 64, 3)))).split("\n")
-    assert {line.split(":")[1].split("[")[0] for line in convolutions if "= conv_general_dilated" in line} == {"bf16"}
-
-
 def test_bfloat16_logits_are_near_those_of_float32() -> None:
     x = jax.random.normal(jax.random.key(1), (4, 32, 32, 3))
     variables = drawn(shallow(), x)
@@ -105,6 +96,17 @@ def test_dropout_acts_in_training_only(model) -> None:
     assert np.array_equal(first, train(jax.random.key(2)))
     evaluate = jax.jit(lambda key: model.apply(variables, x, rngs={"dropout": key}))
     assert np.array_equal(evaluate(jax.random.key(2)), evaluate(jax.random.key(3)))
+
+
+def test_drop_path_drops_a_branch_for_whole_examples() -> None:
+    rows = (Row("block0_0", 8, 1, 3, 1), Row("block0_1", 8, 1, 3, 1))  # the second has a rate of half of drop_path
+    model = EfficientNet(rows=rows, stem=8, last=8, lite=True, padding="SAME", num_classes=0, drop_path=0.9,
+                         frozen=lambda path: True)
+    x = jnp.repeat(jax.random.normal(jax.random.key(1), (1, 8, 8, 3)), 32, 0)
+    variables = drawn(model, x)
+    train = jax.jit(lambda key: model.apply(variables, x, True, rngs={"dropout": key}))(jax.random.key(2))
+    assert len(np.unique(np.round(train, 5), axis=0)) == 2  # one image 32 times: with the branch, and without it
+    assert len(np.unique(np.round(jax.jit(model.apply)(variables, x), 5), axis=0)) == 1
 
 
 @pytest.mark.parametrize(("bottleneck", "last"), [(False, "bn2"), (True, "bn3")])

@@ -60,7 +60,12 @@ def test_a_class_that_the_model_has_not_is_told(file, tmp_path):
         evaluating.evaluate_checkpoint(file, model_name="small", dataset_dir=photos)
 
 
-def test_a_file_that_does_not_say_whose_it_is_is_told(file):
+def test_a_file_that_does_not_say_whose_it_is_is_told(file, tmp_path):
+    with pytest.raises(UserError, match="there is no file none.safetensors"):
+        evaluating.open_trained("none.safetensors")
+    (tmp_path / "cut.safetensors").write_bytes(b"cut")
+    with pytest.raises(UserError, match="cut.safetensors cannot be read as safetensors"):
+        evaluating.open_trained(str(tmp_path / "cut.safetensors"))
     with pytest.raises(UserError, match="does not say which network it is of: add --model=NAME"):
         evaluating.open_trained(file)
 
@@ -70,6 +75,10 @@ def test_a_file_of_ours_says_its_network_and_its_classes(tmp_path):
     weights.write(path, arrays, model="small", classes='[["a", "b", "c"], ["", "", ""]]')
     trained = evaluating.open_trained(path)
     assert trained.classes.ids == ("a", "b", "c") and trained.config.view.size == trained.config.augment.size == 32
+    weights.write(path, arrays, model="small", classes='[["a", "b", "c"], ["", "", ""]]',
+                  view='{"size": 48, "resize": 50, "library": "tf"}')
+    view = evaluating.open_trained(path).config.view
+    assert (view.size, view.resize, view.library, view.interpolation) == (48, 50, "tf", "bicubic")
     weights.write(path, arrays, model="small")
     with pytest.raises(UserError, match="does not say which classes it tells apart"):
         evaluating.open_trained(path)

@@ -21,7 +21,8 @@ def test_what_is_exported_is_what_the_checkpoint_holds(tmp_path, with_ema) -> No
     ema = jax.tree.map(lambda x: x + 1, variables["params"]) if with_ema else None
     manager = checkpoint.open_manager(str(tmp_path / "checkpoints"), keep=1)
     checkpoint.save(manager, 7, {**variables, **({"ema": ema} if with_ema else {})},
-                    {"step": 7, "config": {"model": {"name": "resnet18"}}, "classes": [CLASSES, CLASSES]})
+                    {"step": 7, "classes": [CLASSES, CLASSES],
+                     "config": {"model": {"name": "resnet18"}, "view": {"size": 96}}})
     checkpoint.finish(manager)
     told = export.to_torch(str(tmp_path), str(tmp_path / "out" / "weights.safetensors"))
     assert ("moving average" if with_ema else "weights of") in told and "torchvision" in told
@@ -29,5 +30,6 @@ def test_what_is_exported_is_what_the_checkpoint_holds(tmp_path, with_ema) -> No
     wanted = weights.to_torch("resnet18", ema or variables["params"], variables["batch_stats"])
     assert state.keys() == wanted.keys() and all(np.array_equal(state[key], wanted[key]) for key in state)
     with safe_open(str(tmp_path / "out" / "weights.safetensors"), "np") as file:
+        assert json.loads(file.metadata()["view"]) == {"size": 96}
         assert json.loads(file.metadata()["classes"]) == [CLASSES, CLASSES]
         assert file.metadata()["model"] == "resnet18" and file.metadata()["checkpoint"].endswith("checkpoints/7")

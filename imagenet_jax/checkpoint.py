@@ -1,11 +1,10 @@
 """Checkpoints of plain trees: saved asynchronously, used only when complete, restored strictly.
 
-A checkpoint is a directory `DIRECTORY/STEP` written by Orbax, with one nested dict of arrays per
-item (`params`, `batch_stats`, `ema`, `opt_state`) and a JSON `meta`. Whatever a tree is made of
-(dicts, tuples, the NamedTuples of optax), it lies on disk as nested dicts under the names in its
-paths, so a checkpoint can be opened without the code that wrote it. An item without arrays (no EMA,
-a net without BatchNorm) is not written. Orbax writes into a temporary directory and renames it when
-everything is on disk: a killed save leaves no `STEP`.
+A checkpoint is a directory `DIRECTORY/STEP` written by Orbax, with one nested dict of arrays per item (`params`,
+`batch_stats`, `ema`, `opt_state`) and a JSON `meta`. Whatever a tree is made of (dicts, tuples, the NamedTuples of
+optax), it lies on disk as nested dicts under the names in its paths, so a checkpoint can be opened without the code
+that wrote it. An item without arrays (no EMA, a net without BatchNorm) is not written. Orbax writes into a temporary
+directory and renames it when everything is on disk: a killed save leaves no `STEP`.
 """
 
 import contextlib
@@ -33,7 +32,7 @@ def flatten(tree: PyTree) -> dict[str, Any]:
     A step of a path is a dict key, the index in a tuple or list, or the field of a NamedTuple.
 
     Raises:
-      ValueError: two leaves have the same path (a dict key that holds a '/' can do that).
+        ValueError: two leaves have the same path (a dict key that holds a '/' can do that).
     """
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     flat = {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
@@ -46,11 +45,11 @@ def diff(saved: PyTree, wanted: PyTree) -> list[str]:
     """Tells in one line for each differing leaf how `saved` differs from `wanted`.
 
     Args:
-      saved: what the checkpoint holds; leaves have `shape` and `dtype`.
-      wanted: what the program needs, likewise.
+        saved: what the checkpoint holds; leaves have `shape` and `dtype`.
+        wanted: what the program needs, likewise.
 
     Returns:
-      Lines in the order of paths; none if paths, shapes and dtypes all agree.
+        Lines in the order of paths; none if paths, shapes and dtypes all agree.
     """
     left, right = flatten(saved), flatten(wanted)
     lines = []
@@ -60,9 +59,7 @@ def diff(saved: PyTree, wanted: PyTree) -> list[str]:
         elif path not in right:
             lines.append(f"{path}: unexpected, the checkpoint has {_spec(left[path])}")
         elif _spec(left[path]) != _spec(right[path]):
-            lines.append(
-                f"{path}: {_spec(left[path])} in the checkpoint, {_spec(right[path])} wanted"
-            )
+            lines.append(f"{path}: {_spec(left[path])} in the checkpoint, {_spec(right[path])} wanted")
     return lines
 
 
@@ -76,12 +73,12 @@ def open_manager(directory: str, *, keep: int, milestone_steps: int = 0) -> ocp.
     """Opens a directory for asynchronous saves, creating it and removing what killed saves left.
 
     Args:
-      directory: where `STEP` directories go.
-      keep: how many of the latest checkpoints stay.
-      milestone_steps: checkpoints at multiples of this stay forever; 0 for none.
+        directory: where `STEP` directories go.
+        keep: how many of the latest checkpoints stay.
+        milestone_steps: checkpoints at multiples of this stay forever; 0 for none.
 
     Raises:
-      UserError: the directory cannot be created or read.
+        UserError: the directory cannot be created or read.
     """
     # Orbax logs a traceback for every failed write; the UserError of `save` and `finish` tells it.
     logging.getLogger("absl").addFilter(_not_from_orbax)
@@ -90,37 +87,30 @@ def open_manager(directory: str, *, keep: int, milestone_steps: int = 0) -> ocp.
     if milestone_steps:
         kept.append(policies.EveryNSteps(milestone_steps))
     options = ocp.CheckpointManagerOptions(
-        preservation_policy=policies.AnyPreservationPolicy(kept), cleanup_tmp_directories=True
-    )
+        preservation_policy=policies.AnyPreservationPolicy(kept), cleanup_tmp_directories=True)
     try:
         return ocp.CheckpointManager(epath.Path(directory).resolve(), options=options)
     except OSError as error:
         raise UserError(f"cannot keep checkpoints in {directory}: {error}") from error
 
 
-def save(
-    manager: ocp.CheckpointManager, step: int, items: Mapping[str, PyTree], meta: Mapping[str, Any]
-) -> None:
+def save(manager: ocp.CheckpointManager, step: int, items: Mapping[str, PyTree], meta: Mapping[str, Any]) -> None:
     """Starts saving a checkpoint; returns as soon as the arrays are copied.
 
-    A step that is already saved is left as it is. A save still under way is waited for first. On
-    several hosts every host calls this and the first one writes.
+    A step that is already saved is left as it is. A save still under way is waited for first. On several hosts every
+    host calls this and the first one writes.
 
     Args:
-      manager: from `open_manager`.
-      step: the number of finished optimizer steps.
-      items: trees of host arrays, named as in `ITEMS`; None and empty trees are allowed.
-      meta: what JSON can hold.
+        manager: from `open_manager`.
+        step: the number of finished optimizer steps.
+        items: trees of host arrays, named as in `ITEMS`; None and empty trees are allowed.
+        meta: what JSON can hold.
 
     Raises:
-      UserError: this save could not start or an earlier one failed (full disk, no permission).
+        UserError: this save could not start or an earlier one failed (full disk, no permission).
     """
-    trees = {
-        name: traverse_util.unflatten_dict(
-            {path: np.asarray(leaf) for path, leaf in flatten(tree).items()}, sep="/"
-        )
-        for name, tree in items.items()
-    }
+    flat = {name: {path: np.asarray(leaf) for path, leaf in flatten(tree).items()} for name, tree in items.items()}
+    trees = {name: traverse_util.unflatten_dict(leaves, sep="/") for name, leaves in flat.items()}
     args = {name: ocp.args.PyTreeSave(tree) for name, tree in trees.items() if tree}
     with _telling_failures(manager):
         manager.wait_until_finished()
@@ -133,7 +123,7 @@ def finish(manager: ocp.CheckpointManager) -> None:
     """Waits until everything is on disk and closes the manager.
 
     Raises:
-      UserError: the last save failed; the message names the last good checkpoint.
+        UserError: the last save failed; the message names the last good checkpoint.
     """
     with _telling_failures(manager):
         manager.close()
@@ -152,14 +142,14 @@ def resolve(path: str) -> tuple[str, int]:
     """Finds the checkpoint that a path means.
 
     Args:
-      path: a workdir (its `checkpoints/`), a directory of checkpoints such as `WORKDIR/best` (the
-        latest one), or one checkpoint (`WORKDIR/checkpoints/STEP`).
+        path: a workdir (its `checkpoints/`), a directory of checkpoints such as `WORKDIR/best` (the latest one), or one
+            checkpoint (`WORKDIR/checkpoints/STEP`).
 
     Returns:
-      The directory of checkpoints and the step.
+        The directory of checkpoints and the step.
 
     Raises:
-      UserError: there is no complete checkpoint at the path.
+        UserError: there is no complete checkpoint at the path.
     """
     given = epath.Path(path).expanduser().resolve()
     for directory in (given / "checkpoints", given):
@@ -170,25 +160,23 @@ def resolve(path: str) -> tuple[str, int]:
     if given.is_dir() and given in (found.path for found in names.find_all(given.parent)):
         return str(given.parent), int(given.name)
     problem = "holds no complete checkpoint" if given.exists() else "does not exist"
-    raise UserError(
-        f"no checkpoint: {given} {problem}; give a workdir, its checkpoints/ or best/ directory, "
-        "or one checkpoint in it (checkpoints/STEP)"
-    )
+    raise UserError(f"no checkpoint: {given} {problem}; give a workdir, its checkpoints/ or best/ directory, or one "
+                    "checkpoint in it (checkpoints/STEP)")
 
 
 def restore(path: str, like: Mapping[str, PyTree]) -> tuple[dict[str, PyTree], dict[str, Any]]:
     """Restores items into a known structure; every path, shape and dtype must agree.
 
     Args:
-      path: as for `resolve`.
-      like: for each wanted item a tree of arrays or `jax.ShapeDtypeStruct`; None for an item that
-        must be absent. Items that are not named are neither compared nor read.
+        path: as for `resolve`.
+        like: for each wanted item a tree of arrays or `jax.ShapeDtypeStruct`; None for an item that must be absent.
+            Items that are not named are neither compared nor read.
 
     Returns:
-      The items in the structure of `like` with numpy arrays as saved, and the meta.
+        The items in the structure of `like` with numpy arrays as saved, and the meta.
 
     Raises:
-      UserError: no such checkpoint, a damaged one, or one that differs (with the differences).
+        UserError: no such checkpoint, a damaged one, or one that differs (with the differences).
     """
     directory, step = resolve(path)
     source = epath.Path(directory) / str(step)
@@ -198,31 +186,26 @@ def restore(path: str, like: Mapping[str, PyTree]) -> tuple[dict[str, PyTree], d
         saved = {name: found[name].tree for name in wanted if found.get(name) is not None}
     differences = diff(saved, wanted)
     if differences:
-        raise UserError(
-            f"the checkpoint {source} is of another model or optimizer "
-            f"({len(differences)} differences):\n{listing(differences)}\n"
-            "Use the config it was written with, or another workdir."
-        )
+        raise UserError(f"the checkpoint {source} is of another model or optimizer ({len(differences)} differences):\n"
+                        f"{listing(differences)}\nUse the config it was written with, or another workdir.")
     items, meta = read(str(source), tuple(wanted))
     flat = flatten(items)
     leaves = [flat[name] for name in flatten(wanted)]
     return jax.tree.unflatten(jax.tree.structure(wanted), leaves), meta
 
 
-def read(
-    path: str, items: Sequence[str] = ("params", "batch_stats")
-) -> tuple[dict[str, PyTree], dict[str, Any]]:
+def read(path: str, items: Sequence[str] = ("params", "batch_stats")) -> tuple[dict[str, PyTree], dict[str, Any]]:
     """Reads items as they lie on disk.
 
     Args:
-      path: as for `resolve`.
-      items: names from `ITEMS`.
+        path: as for `resolve`.
+        items: names from `ITEMS`.
 
     Returns:
-      For each item a nested dict of numpy arrays, {} where the checkpoint has none; and the meta.
+        For each item a nested dict of numpy arrays, {} where the checkpoint has none; and the meta.
 
     Raises:
-      UserError: no such checkpoint or a damaged one.
+        UserError: no such checkpoint or a damaged one.
     """
     directory, step = resolve(path)
     source = epath.Path(directory) / str(step)
@@ -241,9 +224,7 @@ def _spec(leaf: Any) -> str:
 
 def _reader() -> ocp.Checkpointer:
     trees = {name: ocp.PyTreeCheckpointHandler() for name in ITEMS}
-    return ocp.Checkpointer(
-        ocp.CompositeCheckpointHandler(**trees, meta=ocp.JsonCheckpointHandler())
-    )
+    return ocp.Checkpointer(ocp.CompositeCheckpointHandler(**trees, meta=ocp.JsonCheckpointHandler()))
 
 
 def _not_from_orbax(record: logging.LogRecord) -> bool:
@@ -258,10 +239,8 @@ def _telling_failures(manager: ocp.CheckpointManager) -> Iterator[None]:
     except Exception as error:
         last = latest_step(manager.directory)
         good = f"last good: {manager.directory / str(last)}" if last is not None else "none before"
-        raise UserError(
-            f"could not save a checkpoint in {manager.directory} ({good}): {_reason(error)}\n"
-            "Make room or permission there and run the same command again."
-        ) from error
+        raise UserError(f"could not save a checkpoint in {manager.directory} ({good}): {_reason(error)}\n"
+                        "Make room or permission there and run the same command again.") from error
 
 
 @contextlib.contextmanager
@@ -270,10 +249,8 @@ def _telling_damage(source: epath.Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        raise UserError(
-            f"the checkpoint {source} cannot be read, it is damaged or not of this program: "
-            f"{_reason(error)}"
-        ) from error
+        raise UserError(f"the checkpoint {source} cannot be read, it is damaged or not of this program: "
+                        f"{_reason(error)}") from error
 
 
 def _reason(error: Exception) -> str:

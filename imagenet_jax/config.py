@@ -39,23 +39,23 @@ def base() -> Config:
     config.dataset.fold = 0  # which of the round(1 / holdout) disjoint holdouts
     config.dataset.exclude = ""  # a manifest of `clean`: what it flags is not trained on; empty for none
     config.dataset.exclude_flags = ()  # only what it flags as one of these, such as 'leak'; () for every flag
-    config.dataset.service = ""  # 'host:port' of a tf.data service that decodes for training; see data.service
+    config.dataset.service = ""  # 'host:port' of a tf.data service that decodes for training; see input.service
 
-    config.loader = Config()  # data.loader.Workers
+    config.loader = Config()  # input.loader.Workers
     config.loader.threads = 0  # of the tf.data pool; 0 for one a core
     config.loader.prefetch = 2  # batches held on the devices ahead of the step
     config.loader.ram_gb = 0.0  # that tf.data may fill with examples on their way; 0 for half of what is free
     config.loader.cache_gb = 0.0  # of encoded records kept in memory, filled once; 0 for none
 
-    config.augment = Config()  # data.host.train_example
+    config.augment = Config()  # input.pixels.train_example
     config.augment.size = placeholder(int)  # px, side of the square the network sees; None for view.size
     config.augment.area = (0.08, 1.0)  # fraction of the image's area that a crop covers
     config.augment.aspect = (3 / 4, 4 / 3)  # width / height of a crop
     config.augment.flip = True  # left-right, half of the time
     config.augment.interpolation = "bilinear"  # or 'bicubic', 'nearest', 'area'
-    config.augment.antialias = False  # True halves the speed of input; see data.host.train_example
+    config.augment.antialias = False  # True halves the speed of input; see input.pixels.train_example
 
-    config.view = Config()  # data.host.eval_example; None leaves it to the network, see `models` on the command line
+    config.view = Config()  # input.pixels.eval_example; None leaves it to the network, see `models` on the command line
     config.view.size = placeholder(int)  # px, side of the centre crop
     config.view.resize = placeholder(int)  # px, shorter side before the crop; None keeps the network's share
     config.view.library = "tf"  # or 'pil': torchvision's pixels bit for bit, which most published accuracies rest on

@@ -28,8 +28,9 @@ def main(argv: list[str]) -> None:
     import numpy as np
 
     from imagenet_jax import config as config_lib
-    from imagenet_jax import models
-    from imagenet_jax.data import benchmark, cache, dataset, loader
+    from imagenet_jax import dataset, models
+    from imagenet_jax.dataset import cache
+    from imagenet_jax.input import benchmark, loader
 
     config = models.fill_view(CONFIG.value or config_lib.base())
     config_lib.check(config)

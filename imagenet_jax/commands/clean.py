@@ -19,8 +19,7 @@ def main(argv: list[str]) -> None:
     import functools
 
     from imagenet_jax import config
-    from imagenet_jax.data import clean
-    from imagenet_jax.data.cleaning import measure
+    from imagenet_jax.cleaning import clean, measure
 
     run = functools.partial(measure.run_local, workers=WORKERS.value)
     if RUNNER.value != "local":

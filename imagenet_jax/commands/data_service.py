@@ -12,7 +12,7 @@ ADDRESS = flags.DEFINE_string("address", "localhost", "Name under which runs rea
 
 def main(argv: list[str]) -> None:
     """Runs the command until it is terminated; `argv` holds nothing but its name."""
-    from imagenet_jax.data import service
+    from imagenet_jax.input import service
 
     server = service.serve(PORT.value, DISPATCHER.value, ADDRESS.value)
     print(f"worker of {DISPATCHER.value} is up" if DISPATCHER.value else f"dispatcher: --config.dataset.service="

@@ -17,7 +17,7 @@ _SEED = flags.DEFINE_integer("seed", 0, "the same seed gives the same bytes")
 def main(argv: Sequence[str]) -> None:
     """Runs the command; `argv` holds nothing but its name."""
     del argv
-    from imagenet_jax.data import drawn
+    from imagenet_jax.prepare import drawn
 
     start = time.monotonic()
     counts = drawn.draw(

@@ -43,12 +43,12 @@ def main(argv: Sequence[str]) -> None:
     if not _OUT.value or sum(map(bool, (_ARCHIVES.value, _IMAGES.value, _TFDS.value))) != 1:
         raise UserError("prepare needs --out=DIR and one of --archives=DIR, --images=DIR or --tfds=DIR.")
     allowed = share(_MAX_QUARANTINED.value)
-    from imagenet_jax.data import workers
+    from imagenet_jax.prepare import workers
 
     if (count := _WORKERS.value or os.cpu_count()) > 1:
         workers.warm_up()
-    from imagenet_jax.data import repair, writer
-    from imagenet_jax.data.sources import archives, folders, tfds_examples
+    from imagenet_jax.prepare import repair, writer
+    from imagenet_jax.prepare.sources import archives, folders, tfds_examples
 
     start, place = time.monotonic(), writer.make_place(_OUT.value)
     name = _NAME.value or re.sub(r"\W+", "_", place.target.name.lower())

@@ -1,7 +1,7 @@
 """Exact evaluation: every example counted once, whatever the batch size, devices or hosts.
 
-The device only says what it thinks of each example; sums are taken on the host, in float64 and in
-the order of the dataset, so that no way of cutting the split into batches can change a metric.
+The device only says what it thinks of each example; sums are taken on the host, in float64 and in the order of the
+dataset, so that no way of cutting the split into batches can change a metric.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -19,9 +19,8 @@ Batch = Mapping[str, np.ndarray]
 class Predictions(NamedTuple):
     """What a model says of each of the N examples of a split, by ascending index, no padding.
 
-    index: int64 [N], position in the dataset. label: int32 [N]. loss: float32 [N], cross entropy
-    in nats without smoothing. top5: int32 [N, min(5, classes)], best first. confidence:
-    float32 [N], the probability of the best class.
+    index: int64 [N], position in the dataset. label: int32 [N]. loss: float32 [N], cross entropy in nats without
+    smoothing. top5: int32 [N, min(5, classes)], best first. confidence: float32 [N], the probability of the best class.
     """
 
     index: np.ndarray
@@ -31,10 +30,8 @@ class Predictions(NamedTuple):
     confidence: np.ndarray
 
 
-def eval_step(
-    apply_fn: Callable[[Any, jax.Array], jax.Array], variables: Any, batch: Mapping[str, jax.Array],
-    probabilities: bool = False,
-) -> dict[str, jax.Array]:
+def eval_step(apply_fn: Callable[[Any, jax.Array], jax.Array], variables: Any, batch: Mapping[str, jax.Array],
+              probabilities: bool = False) -> dict[str, jax.Array]:
     """Judges each example of a batch by itself; pure, no collectives.
 
     Args:
@@ -59,9 +56,7 @@ def eval_step(
     }
 
 
-def collect(
-    run: Callable[[Batch], Mapping[str, np.ndarray]], batches: Iterable[Batch], expected: int
-) -> Predictions:
+def collect(run: Callable[[Batch], Mapping[str, np.ndarray]], batches: Iterable[Batch], expected: int) -> Predictions:
     """Runs over `batches`, drops padding, joins the hosts, and proves that nothing is missing.
 
     Every host calls this with its own share of the split and gets the predictions of all of it.
@@ -85,10 +80,8 @@ def collect(
     merged = _join_hosts(local)
     index, counts = np.unique(merged["index"], return_counts=True)
     if len(merged["index"]) != expected or len(index) != expected:
-        raise RuntimeError(
-            f"evaluation saw {len(merged['index'])} examples, {len(index)} of them different; the "
-            f"split has {expected}. Seen more than once: {index[counts > 1][:5].tolist()}"
-        )
+        raise RuntimeError(f"evaluation saw {len(merged['index'])} examples, {len(index)} of them different; the split "
+                           f"has {expected}. Seen more than once: {index[counts > 1][:5].tolist()}")
     order = np.argsort(merged["index"])
     merged = {name: values[order] for name, values in merged.items()}
     return Predictions(**merged | {"index": merged["index"].astype(np.int64)})
@@ -121,7 +114,5 @@ def _join_hosts(local: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         return np.pad(values, [(0, missing)] + [(0, 0)] * (values.ndim - 1))
 
     stacked = multihost_utils.process_allgather(jax.tree.map(pad, local))
-    return {
-        name: np.concatenate([rows[:count] for rows, count in zip(values, counts, strict=True)])
-        for name, values in stacked.items()
-    }
+    return {name: np.concatenate([rows[:count] for rows, count in zip(values, counts, strict=True)])
+            for name, values in stacked.items()}

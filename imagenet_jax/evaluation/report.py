@@ -40,9 +40,9 @@ def write_evaluation(
         protocol: how the predictions came to be (dataset, split, crop, precision, checkpoint, ...).
 
     Returns:
-        What results.json holds: `metrics`, `protocol`, `averages` (micro, macro, weighted),
-        `per_class` and `most_confused`. A class without examples has scores of 0 and counts as
-        such in the macro average; `classes_without_examples` says how many there are.
+        What results.json holds: `metrics`, `protocol`, `averages` (micro, macro, weighted), `per_class` and
+        `most_confused`. A class without examples has scores of 0 and counts as such in the macro average;
+        `classes_without_examples` says how many there are.
 
     Raises:
         UserError: a label or a prediction has no class.

@@ -14,12 +14,12 @@ from flax import linen as nn
 
 from imagenet_jax import checkpoint, models
 from imagenet_jax import config as config_lib
+from imagenet_jax import dataset as dataset_lib
 from imagenet_jax.classes import Classes, join
-from imagenet_jax.data import dataset as dataset_lib
-from imagenet_jax.data import loader, order
 from imagenet_jax.errors import UserError
 from imagenet_jax.evaluation import exact, report
 from imagenet_jax.evaluation import probabilities as probabilities_lib
+from imagenet_jax.input import loader, order
 from imagenet_jax.models import weights
 from imagenet_jax.training import parallel
 from imagenet_jax.training.step import make_apply

@@ -1,12 +1,9 @@
 """Training, as a story: claim the workdir, build, start or resume, step, judge, save, report."""
 
 import contextlib
-import dataclasses
 import functools
-import json
 import os
 import signal
-import zlib
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -16,43 +13,19 @@ import numpy as np
 from imagenet_jax import checkpoint, models
 from imagenet_jax import config as config_lib
 from imagenet_jax.classes import Classes
-from imagenet_jax.data import cache, loader, order, service
-from imagenet_jax.data import dataset as dataset_lib
-from imagenet_jax.data.cleaning import manifest
 from imagenet_jax.errors import UserError
 from imagenet_jax.evaluation import exact, report
-from imagenet_jax.training import evaluating, losses, optimizer, parallel, reporting, schedule
+from imagenet_jax.input import loader, service
+from imagenet_jax.training import evaluating, parallel, reporting, run_report
+from imagenet_jax.training.run import Run, build, describe, identity
 from imagenet_jax.training.saving import Best, Saver, items_of, termination
 from imagenet_jax.training.state import TrainState, init_variables, make_state
-from imagenet_jax.training.step import StepOptions, train_step
-from imagenet_jax.transfer import freeze
+from imagenet_jax.training.step import train_step
+from imagenet_jax.training.workdir import claim
 from imagenet_jax.transfer.load import init_from
 
 PyTree = Any
-# What may change when a run goes on elsewhere: it changes no number.
-HARDWARE_KEYS = ("dataset.dir", "dataset.service", "loader.", "parallel", "max_per_device_batch", "log_every",
-                 "checkpoint.", "evaluation.batch")
 STEPS_IN_FLIGHT = 2  # dispatched ahead of the devices; more would only pile up batches there
-
-
-class Run(NamedTuple):
-    """All that a run is made of and that no step changes."""
-
-    config: config_lib.Config
-    workdir: str
-    dataset: dataset_lib.Dataset
-    train_part: loader.Part
-    judged: dict[str, loader.Part]  # 'holdout' where there is one, and 'val'
-    layout: parallel.Layout
-    micro_batches: int
-    total_steps: int
-    learning_rate: schedule.Schedule
-    options: StepOptions
-    notes: tuple[str, ...] = ()  # for the report
-
-    def steps(self, duration: str) -> int:
-        """Optimizer steps in a duration."""
-        return config_lib.steps(duration, len(self.train_part.pool), self.config.global_batch, self.total_steps)
 
 
 class Judged(NamedTuple):
@@ -76,7 +49,7 @@ def train(config: config_lib.Config, workdir: str) -> dict[str, dict[str, float]
     config = models.fill_view(config)
     config_lib.check(config)
     run = build(config, workdir)
-    claim_workdir(config, workdir)
+    claim(config, workdir)
     state, best, notes = start(run)
     notes = [*filter(None, [evaluating.variant_warning(run.dataset)]), *run.notes, *notes]
     first = int(state.step)
@@ -89,82 +62,10 @@ def train(config: config_lib.Config, workdir: str) -> dict[str, dict[str, float]
         results = {split: exact.metrics(judged.predictions) for split, judged in final.items()}
         if jax.process_index() == 0:
             write_evaluation(run, final["val"])
-            path = reporting.write_report(workdir, results=results, summary=reporter.summary(),
+            path = run_report.write_report(workdir, results=results, summary=reporter.summary(),
                                           notes=[*notes, why] if why else notes)
             reporter.say(f"done: {path}")
     return results
-
-
-def build(config: config_lib.Config, workdir: str) -> Run:
-    """Opens the data and makes model, optimizer and layout; compiles and writes nothing."""
-    dataset = dataset_lib.open_dataset(config_lib.dataset_dir(config.dataset.dir))
-    records = cache.keep(dataset_lib.open_split(dataset, config.dataset.train_split), config.loader.cache_gb)
-    pool, holdout = order.split_holdout(len(records), config.dataset.holdout, config.dataset.fold)
-    pool, notes = without_flagged(config, dataset, pool)
-    directory = dataset.directory if "://" in dataset.directory else os.path.abspath(dataset.directory)
-    train_part = loader.Part(records, pool, (directory, config.dataset.train_split))
-    judged = {"holdout": loader.Part(records, holdout)} if len(holdout) else {}
-    eval_records = dataset_lib.open_split(dataset, config.dataset.eval_split)
-    judged["val"] = loader.Part(eval_records, np.arange(len(eval_records)))
-    total = config_lib.steps(config.duration, len(pool), config.global_batch)
-    if total < 1:
-        raise UserError(f"duration={config.duration!r} is less than one step of {config.global_batch} examples")
-    learning_rate = schedule.make(
-        lambda d: config_lib.steps(d, len(pool), config.global_batch, total), total, **config.schedule)
-    model = models.make(num_classes=len(dataset.classes), **config.model)
-    patterns = tuple(config.freeze)
-    if patterns:
-        model = dataclasses.replace(model, frozen=functools.partial(freeze.is_frozen, patterns=patterns))
-    options = StepOptions(model, optimizer.make(learning_rate, **config.optimizer),
-                          functools.partial(losses.cross_entropy, **config.loss), config.seed, patterns,
-                          config.ema_decay, config.aux_weight)
-    layout = parallel.make_layout(config.parallel)
-    micro = parallel.micro_batches(layout, config.global_batch, config.max_per_device_batch,
-                                   getattr(model, "bn_group", None))
-    return Run(config, workdir, dataset, train_part, judged, layout, micro, total, learning_rate, options,
-               notes)
-
-
-def without_flagged(config: config_lib.Config, dataset: dataset_lib.Dataset,
-                    pool: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
-    """The training pool without what dataset.exclude flags, and a note of how many that were."""
-    if not config.dataset.exclude:
-        return pool, ()
-    names = (config.dataset.exclude_flags,) if isinstance(config.dataset.exclude_flags, str) else \
-        tuple(config.dataset.exclude_flags)
-    flagged = manifest.excluded(config.dataset.exclude, dataset, config.dataset.train_split, names)
-    kept = np.setdiff1d(pool, flagged)
-    if not len(kept):
-        raise UserError(f"{config.dataset.exclude} flags every training example: name fewer dataset.exclude_flags")
-    return kept, (f"Left out {len(pool) - len(kept):,} of {len(pool):,} training examples that "
-                  f"{config.dataset.exclude} flags as {' or '.join(names) or 'anything'}.",)
-
-
-def claim_workdir(config: config_lib.Config, workdir: str) -> None:
-    """Writes config.json, or makes sure that the one there is of the same run.
-
-    Raises:
-        UserError: the workdir belongs to a run with another config; says which keys differ.
-    """
-    path = os.path.join(workdir, "config.json")
-    wanted, defaults = (json.loads(json.dumps(c.to_dict())) for c in (config, config_lib.base()))
-    if os.path.exists(path):
-        with open(path, encoding="utf-8") as file:
-            stored = json.load(file)
-        # A key younger than the run had its default value.
-        there, ours = ({key: value for part in parts for key, value in config_lib.flat(config_lib.Config(part))}
-                       for parts in ((defaults, stored), (wanted,)))
-        different = [f"  {key}: {there.get(key)!r} there, {ours.get(key)!r} now"
-                     for key in sorted(there.keys() | ours.keys())
-                     if there.get(key) != ours.get(key) and not key.startswith(HARDWARE_KEYS)]
-        if different:
-            raise UserError(f"{workdir} holds a run with another config:\n" + "\n".join(different) +
-                            "\nUse another --workdir, or the config of that run (its config.json).")
-    if jax.process_index() == 0:
-        os.makedirs(workdir, exist_ok=True)
-        with open(path + ".tmp", "w", encoding="utf-8") as file:
-            json.dump(wanted, file, indent=1)
-        os.replace(path + ".tmp", path)
 
 
 def start(run: Run) -> tuple[TrainState, Best, list[str]]:
@@ -308,20 +209,12 @@ def better(best: Best, judged: dict[str, Judged], step: int) -> tuple[Best, bool
 def make_saver(run: Run) -> Saver:
     """Saves into the workdir with what every checkpoint must say of its run."""
     config = run.config.checkpoint
-    meta = {"config": run.config.to_dict(), "dataset": identity(run), "versions": dict(reporting.versions()),
+    meta = {"config": run.config.to_dict(), "dataset": identity(run), "versions": dict(run_report.versions()),
             "classes": [run.dataset.classes, run.dataset.class_names]}
     fetch = functools.partial(parallel.get_state, layout=run.layout)
     return Saver(run.workdir, fetch, meta, keep=config.keep,
                  milestone_steps=run.steps(config.milestones) if config.milestones else 0,
                  minutes=config.every_minutes)
-
-
-def identity(run: Run) -> dict[str, Any]:
-    """What must not change about the data while a run goes on."""
-    same = {"name": run.dataset.name, "train_examples": len(run.train_part.records),
-            "classes": len(run.dataset.classes)}
-    pool = zlib.crc32(run.train_part.pool.tobytes())  # the path of a manifest may stay while its flags change
-    return same | ({"pool": pool} if run.config.dataset.exclude else {})
 
 
 def write_evaluation(run: Run, judged: Judged) -> None:
@@ -331,17 +224,3 @@ def write_evaluation(run: Run, judged: Judged) -> None:
                                    f"checkpoints/{judged.step}")
     report.write_evaluation(os.path.join(run.workdir, "evaluation"), judged.predictions, run.dataset.classes,
                             class_names=run.dataset.class_names, file_names=judged.file_names, protocol=protocol)
-
-
-def describe(run: Run, state: TrainState) -> str:
-    """What is about to happen, in three lines."""
-    config, devices = run.config, run.layout.devices
-    count = sum(x.size for x in jax.tree.leaves(state.params))
-    share = config.global_batch // len(devices)
-    splits = ", ".join(f"{split} {len(part.pool):,}" for split, part in run.judged.items())
-    accumulated = f" in {run.micro_batches} micro-batches" if run.micro_batches > 1 else ""
-    return (f"{config.model.name}: {count:,} parameters, {config.model.dtype} compute\n"
-            f"{run.dataset.name}: {len(run.train_part.pool):,} training examples of {len(run.dataset.classes)} "
-            f"classes, {splits}\n"
-            f"{run.total_steps:,} steps of {config.global_batch}: {len(devices)} x {devices[0].device_kind} under "
-            f"{config.parallel}, {share} examples each{accumulated}")

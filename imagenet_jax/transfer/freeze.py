@@ -1,10 +1,10 @@
 """Which parameters stay as they are: path patterns split a tree in two and join it again.
 
-A path is the '/'-joined name of a parameter, as `layer1_0/conv1/kernel`. A pattern is a regular
-expression that is searched for anywhere in a path; `^` and `$` tie it to the ends. A pattern that
-starts with `!` is an exception: what it matches is trained. With exceptions alone everything else
-is frozen, so that ('!^head/',) trains the head only, ('^conv1/', '^bn1/', '^layer1_') freezes the
-stem and the first stage, and ('^layer', '!/bn') freezes the convolutions of the stages.
+A path is the '/'-joined name of a parameter, as `layer1_0/conv1/kernel`. A pattern is a regular expression that is
+searched for anywhere in a path; `^` and `$` tie it to the ends. A pattern that starts with `!` is an exception: what it
+matches is trained. With exceptions alone everything else is frozen, so that ('!^head/',) trains the head only,
+('^conv1/', '^bn1/', '^layer1_') freezes the stem and the first stage, and ('^layer', '!/bn') freezes the convolutions
+of the stages.
 """
 
 import difflib
@@ -20,7 +20,7 @@ def is_frozen(path: str, patterns: tuple[str, ...]) -> bool:
     """Tells whether the parameter at a path is frozen; without patterns none is.
 
     Raises:
-      re.error: a pattern is not a regular expression (`split` tells that as a UserError).
+        re.error: a pattern is not a regular expression (`split` tells that as a UserError).
     """
     exceptions = [pattern[1:] for pattern in patterns if pattern.startswith("!")]
     chosen = [pattern for pattern in patterns if not pattern.startswith("!")]
@@ -29,20 +29,18 @@ def is_frozen(path: str, patterns: tuple[str, ...]) -> bool:
     return not chosen or any(re.search(pattern, path) for pattern in chosen)
 
 
-def split(
-    params: dict[str, Any], patterns: tuple[str, ...]
-) -> tuple[dict[str, Any], dict[str, Any]]:
+def split(params: dict[str, Any], patterns: tuple[str, ...]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Splits nested parameters by path; looks at names only, so it may run inside jit.
 
     Args:
-      params: nested dicts of arrays.
-      patterns: what to freeze, see the module's docstring.
+        params: nested dicts of arrays.
+        patterns: what to freeze, see the module's docstring.
 
     Returns:
-      The trainable and the frozen leaves, each a flat dict by '/'-joined path.
+        The trainable and the frozen leaves, each a flat dict by '/'-joined path.
 
     Raises:
-      UserError: a pattern is not a regular expression or matches no path, or nothing is left.
+        UserError: a pattern is not a regular expression or matches no path, or nothing is left.
     """
     flat = traverse_util.flatten_dict(params, sep="/")
     for pattern in patterns:

@@ -23,12 +23,12 @@ class Loaded(NamedTuple):
     """What `init_from` took over and what it did not; `str()` tells it to people.
 
     Attributes:
-      source: the checkpoint, `DIRECTORY/STEP`.
-      loaded: paths of the arrays that were taken over, as `params/conv1/kernel`.
-      reinitialised: (path, shape in the source, shape here) of the arrays that stay fresh.
-      left_out: names of the arrays of auxiliary heads that the source has and the model here has not.
-      cast: paths of the arrays that a file holds in another precision than float32.
-      other_classes: whether the source tells other classes apart.
+        source: the checkpoint, `DIRECTORY/STEP`.
+        loaded: paths of the arrays that were taken over, as `params/conv1/kernel`.
+        reinitialised: (path, shape in the source, shape here) of the arrays that stay fresh.
+        left_out: names of the arrays of auxiliary heads that the source has and the model here has not.
+        cast: paths of the arrays that a file holds in another precision than float32.
+        other_classes: whether the source tells other classes apart.
     """
 
     source: str
@@ -41,10 +41,8 @@ class Loaded(NamedTuple):
     def __str__(self) -> str:
         total = len(self.loaded) + len(self.reinitialised)
         lines = [f"init_from {self.source}: loaded {len(self.loaded)} of {total} arrays"]
-        lines += [
-            f"  not loaded, freshly initialised: {path}, {list(theirs)} there, {list(ours)} here"
-            for path, theirs, ours in self.reinitialised
-        ]
+        lines += [f"  not loaded, freshly initialised: {path}, {list(theirs)} there, {list(ours)} here"
+                  for path, theirs, ours in self.reinitialised]
         if self.other_classes:
             lines.append("  the source tells other classes apart, so nothing of its head was taken over")
         if self.left_out:
@@ -54,35 +52,31 @@ class Loaded(NamedTuple):
         return "\n".join([*lines, "  not loaded: optimizer state, EMA and step start afresh"])
 
 
-def init_from(
-    params: Mapping[str, Any], batch_stats: Mapping[str, Any], source_path: str, model_name: str = "",
-    classes: Classes | None = None,
-) -> tuple[dict[str, Any], dict[str, Any], Loaded]:
+def init_from(params: Mapping[str, Any], batch_stats: Mapping[str, Any], source_path: str, model_name: str = "",
+              classes: Classes | None = None) -> tuple[dict[str, Any], dict[str, Any], Loaded]:
     """Takes params and batch_stats from a checkpoint, or from a .safetensors or .pth file of torchvision's or timm's.
 
     Args:
-      params: freshly initialised parameters; the arrays of a `head/` are kept if any of them has
-        another shape in the source, or if the source tells other classes apart.
-      batch_stats: freshly initialised statistics, {} for a net without BatchNorm.
-      source_path: a workdir, a directory of checkpoints, one checkpoint, a file of weights, or the name of a
-        network whose published weights are installed.
-      model_name: whose names a file of weights has.
-      classes: that the model here tells apart, if they are known.
+        params: freshly initialised parameters; the arrays of a `head/` are kept if any of them has another shape in the
+            source, or if the source tells other classes apart.
+        batch_stats: freshly initialised statistics, {} for a net without BatchNorm.
+        source_path: a workdir, a directory of checkpoints, one checkpoint, a file of weights, or the name of a network
+            whose published weights are installed.
+        model_name: whose names a file of weights has.
+        classes: that the model here tells apart, if they are known.
 
     Returns:
-      New params and batch_stats in the structure given (numpy arrays where loaded), and the report.
+        New params and batch_stats in the structure given (numpy arrays where loaded), and the report.
 
     Raises:
-      UserError: nothing to load there, or anything but the size of the head differs (with a diff).
+        UserError: nothing to load there, or anything but the size of the head differs (with a diff).
     """
     ours = checkpoint.flatten({"params": params, "batch_stats": batch_stats})
     return _take_over(ours, *_read(source_path, model_name, list(ours)), classes)
 
 
-def _take_over(
-    ours: Mapping[str, Any], source: str, theirs: dict[str, Any], their_classes: Classes | None,
-    classes: Classes | None = None,
-) -> tuple[dict[str, Any], dict[str, Any], Loaded]:
+def _take_over(ours: Mapping[str, Any], source: str, theirs: dict[str, Any], their_classes: Classes | None,
+               classes: Classes | None = None) -> tuple[dict[str, Any], dict[str, Any], Loaded]:
     cast = ()
     if weights.is_file(source):
         cast = tuple(path for path, leaf in theirs.items() if path in ours and leaf.dtype != np.float32)
@@ -95,23 +89,13 @@ def _take_over(
     differences = checkpoint.diff(*body)
     if differences:
         hint = "; model.aux=False does without auxiliary heads" if any(AUX.match(path) for path in ours) else ""
-        raise UserError(
-            f"init_from: {source} is of another model "
-            f"({len(differences)} differences besides a fresh head):\n"
-            f"{checkpoint.listing(differences)}\n"
-            f"Choose the model it was trained as, or other weights{hint}."
-        )
+        raise UserError(f"init_from: {source} is of another model ({len(differences)} differences besides a fresh "
+                        f"head):\n{checkpoint.listing(differences)}\n"
+                        f"Choose the model it was trained as, or other weights{hint}.")
     tree = traverse_util.unflatten_dict(
-        {path: leaf if path in fresh else theirs[path] for path, leaf in ours.items()}, sep="/"
-    )
-    report = Loaded(
-        source,
-        tuple(path for path in ours if path not in fresh),
-        tuple((path, theirs[path].shape, ours[path].shape) for path in fresh),
-        left_out,
-        cast,
-        others,
-    )
+        {path: leaf if path in fresh else theirs[path] for path, leaf in ours.items()}, sep="/")
+    report = Loaded(source, tuple(path for path in ours if path not in fresh),
+                    tuple((path, theirs[path].shape, ours[path].shape) for path in fresh), left_out, cast, others)
     return tree["params"], tree.get("batch_stats", {}), report
 
 
@@ -119,7 +103,7 @@ def variables_of_file(path: str, model_name: str) -> tuple[dict[str, Any], Class
     """Params and batch_stats of a network as a file of weights has them, without auxiliary heads; and its classes.
 
     Raises:
-      UserError: the file cannot be read, or is of another model (with a diff).
+        UserError: the file cannot be read, or is of another model (with a diff).
     """
     state = weights.read(path)
     head = weights.from_torch(model_name, state, [BIAS]).get(BIAS, np.zeros(1000))

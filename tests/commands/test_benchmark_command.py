@@ -7,7 +7,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from imagenet_jax.data.writer import Example, Source, write_dataset
+from imagenet_jax.prepare.writer import Example, Source, write_dataset
 
 DEMO = Path(__file__).parents[2] / "configs/demo.py"
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from imagenet_jax.data.writer import Example, Source, write_dataset
+from imagenet_jax.prepare.writer import Example, Source, write_dataset
 
 
 def run(*flags):

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from imagenet_jax.data import dataset
+from imagenet_jax import dataset
 
 
 def _prepare(*flags: str) -> subprocess.CompletedProcess[str]:

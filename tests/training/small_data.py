@@ -5,7 +5,7 @@ import io
 import numpy as np
 from PIL import Image
 
-from imagenet_jax.data.writer import Example, Source, write_dataset
+from imagenet_jax.prepare.writer import Example, Source, write_dataset
 
 
 def draw(count, classes, seed):

@@ -6,12 +6,13 @@ import pytest
 from small_net import SmallNet
 
 from imagenet_jax import config as config_lib
+from imagenet_jax import dataset as dataset_lib
 from imagenet_jax import models
-from imagenet_jax.data import dataset as dataset_lib
-from imagenet_jax.data import loader
 from imagenet_jax.errors import UserError
 from imagenet_jax.evaluation import exact
+from imagenet_jax.input import loader
 from imagenet_jax.training import evaluating, loop, parallel
+from imagenet_jax.training.run import build
 from imagenet_jax.training.state import init_variables
 
 VIEW = {"size": 32, "resize": 36, "interpolation": "bilinear", "antialias": True}
@@ -84,7 +85,7 @@ def test_folds_give_every_training_example_out_of_fold_probabilities(small_confi
     for fold in (0, 1):
         small_config.dataset.fold = fold
         run = str(tmp_path / f"run{fold}")
-        held = loop.build(small_config, run).judged["holdout"].pool
+        held = build(small_config, run).judged["holdout"].pool
         loop.train(small_config, run)
         results = evaluating.evaluate_checkpoint(run, split="holdout", batch=7, out=f"{run}/out", probabilities=True)
         assert results["protocol"]["split"] == "holdout" and results["protocol"]["fold"] == fold

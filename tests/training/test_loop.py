@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 
 from imagenet_jax import checkpoint
-from imagenet_jax.data.cleaning import manifest
+from imagenet_jax.cleaning import manifest
 from imagenet_jax.errors import UserError
 from imagenet_jax.training import loop
+from imagenet_jax.training.run import build
 
 RECIPE = """
 import json
@@ -188,7 +189,7 @@ def test_flagged_examples_are_left_out_and_told(small_config, tmp_path, capsys):
     write_manifest(tmp_path / "manifest.jsonl", [
         ("train", 3, "grey"), ("train", 4, "leak"), ("train", 90, "leak"), ("validation", 5, "leak")])
     small_config.dataset.exclude = str(tmp_path / "manifest.jsonl")
-    run = loop.build(small_config, "")
+    run = build(small_config, "")
     assert sorted(set(range(96)) - set(run.train_part.pool)) == [3, 4, 90] and len(run.judged["val"].pool) == 53
     small_config.dataset.exclude_flags = ("leak",)
     loop.train(small_config, str(tmp_path / "run"))
@@ -201,7 +202,7 @@ def test_flagged_examples_are_left_out_and_told(small_config, tmp_path, capsys):
         loop.train(small_config, str(tmp_path / "run"))
     write_manifest(tmp_path / "manifest.jsonl", [("train", i, "leak") for i in range(96)])
     with pytest.raises(UserError, match="flags every training example"):
-        loop.build(small_config, "")
+        build(small_config, "")
 
 
 def test_no_dataset_is_told(small_config, tmp_path, monkeypatch):

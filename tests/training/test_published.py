@@ -7,9 +7,9 @@ from small_data import draw
 from small_net import SmallNet
 
 from imagenet_jax import classes, models
-from imagenet_jax.data.writer import Source, write_dataset
 from imagenet_jax.errors import UserError
 from imagenet_jax.models import weights
+from imagenet_jax.prepare.writer import Source, write_dataset
 from imagenet_jax.training import evaluating
 
 RETRIEVER = 207

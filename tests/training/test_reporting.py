@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from imagenet_jax.training import reporting
+from imagenet_jax.training import reporting, run_report
 
 
 class Clock:
@@ -117,7 +117,7 @@ def test_report_of_a_run(workdir: str) -> None:
             reporter.train(step, {"loss": math.nan if step == 9 else 1.0, "top1": 0.5, "lr": 0.1})
         reporter.scores(60, "val", {"top1": 0.875, "loss": 0.5})
         summary = reporter.summary()
-    path = reporting.write_report(
+    path = run_report.write_report(
         workdir, results={"val": {"top1": 0.875, "seen": 24}}, summary=summary, notes=["Hm."]
     )
     with open(path) as file:
@@ -134,4 +134,4 @@ def test_report_of_a_run_that_took_no_step(workdir: str) -> None:
         json.dump({}, file)
     with reporting.Reporter(workdir, total_steps=5, start_step=5, global_batch=8) as reporter:
         summary = reporter.summary()
-    reporting.write_report(workdir, results={}, summary=summary)
+    run_report.write_report(workdir, results={}, summary=summary)

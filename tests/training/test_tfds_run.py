@@ -5,7 +5,7 @@ import json
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from imagenet_jax.data import dataset
+from imagenet_jax import dataset
 from imagenet_jax.training import evaluating, loop
 
 

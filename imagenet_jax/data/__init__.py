@@ -1,1 +1,0 @@
-"""From archives to batches; the only room that knows TensorFlow."""

@@ -1,1 +1,0 @@
-"""What `clean` is made of: measurements, duplicates, flags, label errors, the manifest, the report."""

@@ -1,0 +1,81 @@
+"""The dataset that `prepare` writes: ArrayRecord shards that TFDS opens, written once and read by index.
+
+A dataset directory holds
+
+    NAME-SPLIT.array_record-00000 ...        serialized tf.train.Example, one record a group
+    dataset_info.json features.json label.labels.txt      TFDS's own files (builder_from_directory)
+    imagenet_jax.json                        what this package reads: format, classes, shard lengths
+    quarantine.jsonl repairs.jsonl           {"split", "file_name", "reason"}, one image a line
+    report.md counts.png SPLIT_samples.jpg    the card
+
+A record has the features of TFDS's imagenet2012 plus boxes: `image` (a JPEG, or a PNG as it came), `label` (int64),
+`file_name` (bytes) and `boxes` (floats, [M, 4] flattened).
+"""
+
+import json
+import os
+from typing import Any
+
+from etils import epath
+
+from imagenet_jax.dataset.records import Dataset, Records
+from imagenet_jax.errors import UserError
+
+FORMAT = 1
+INDEX = "imagenet_jax.json"
+SHARD_TEMPLATE = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_INDEX}"
+
+
+def shard_name(name: str, split: str, shard: int) -> str:
+    """The file name of one shard, as TFDS spells SHARD_TEMPLATE."""
+    return f"{name}-{split}.array_record-{shard:05d}"
+
+
+def open_dataset(directory: str | os.PathLike[str]) -> Dataset:
+    """Opens the description of the dataset.
+
+    Raises:
+        UserError: the directory is missing, is no prepared dataset, or is of a newer format.
+    """
+    index = _read_index(epath.Path(directory))
+    return Dataset(
+        directory=os.fspath(directory),
+        name=index["name"],
+        classes=tuple(index["classes"]),
+        class_names=tuple(index["class_names"]),
+        splits={split: entry["examples"] for split, entry in index["splits"].items()},
+        variant=index.get("variant", "original"),
+    )
+
+
+def open_split(dataset: Dataset, split: str) -> Records:
+    """Opens the records of one split that the dataset has.
+
+    Raises:
+        UserError: one of its shards is missing.
+    """
+    directory = epath.Path(dataset.directory)
+    lengths = _read_index(directory)["splits"][split]["shard_lengths"]
+    paths = [directory / shard_name(dataset.name, split, i) for i in range(len(lengths))]
+    missing = [path.name for path in paths if not path.is_file()]
+    if missing:
+        raise UserError(f"{directory}: {len(missing)} of {len(paths)} shards of '{split}' are missing, the first is "
+                        f"{missing[0]}. Copy the dataset again, whole, or prepare it anew.")
+    return Records([os.fspath(path) for path in paths], lengths)
+
+
+def _read_index(directory: epath.Path) -> dict[str, Any]:
+    path = directory / INDEX
+    if not path.is_file():
+        what = "is not a prepared dataset" if directory.is_dir() else "does not exist"
+        raise UserError(f"The dataset directory {directory} {what} (no {INDEX}). Write one with "
+                        "`python -m imagenet_jax prepare --archives=DIR --out=DIR`.")
+    try:
+        index = json.loads(path.read_text())
+        version = int(index["format"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} is damaged ({error}). Prepare the dataset again.") from error
+    if version > FORMAT:
+        raise UserError(f"{directory} has dataset format {version}; this version reads up to {FORMAT}. Update "
+                        "imagenet_jax, or prepare the dataset again with this version.")
+    return index

@@ -1,0 +1,1 @@
+"""From a dataset to batches on the devices; the only room that knows TensorFlow."""

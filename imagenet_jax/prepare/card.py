@@ -1,0 +1,107 @@
+"""The card of a dataset: report.md and pictures that show what was prepared."""
+
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from imagenet_jax import dataset as dataset_lib
+from imagenet_jax.prepare.examples import Source
+from imagenet_jax.prepare.shard import SIZE_STEP as STEP
+from imagenet_jax.prepare.shard import Summary
+
+_ROWS = 40  # classes of the grid of samples, evenly chosen where there are more
+_COLUMNS = 8
+_TILE, _MARGIN = 96, 200  # px
+_LAST = 2048  # px, of the size histogram
+_NO_DATE = {"metadata": {"Software": None}}  # the same dataset gives the same bytes
+
+
+def write_card(directory: Path, source: Source, summaries: Mapping[str, Summary]) -> None:
+    """Writes report.md, counts.png and SPLIT_samples.jpg beside the finished shards."""
+    opened = dataset_lib.open_dataset(directory)
+    _draw_counts(directory / "counts.png", source, summaries)
+    for split, summary in summaries.items():
+        records = dataset_lib.open_split(opened, split)
+        _draw_samples(directory / f"{split}_samples.jpg", source, summary, records)
+    (directory / "report.md").write_text("\n".join(_report(source, summaries)) + "\n")
+
+
+def _report(source: Source, summaries: Mapping[str, Summary]) -> list[str]:
+    rows = []
+    for split, s in summaries.items():
+        counts = [s.labels.get(label, 0) for label in range(len(source.classes))]
+        rows.append((split, s.examples, sum(map(bool, counts)), f"{min(counts):,} to {max(counts):,}", s.boxes,
+                     s.dropped_boxes, len(s.repaired), len(s.quarantined), len(s.shards), f"{s.bytes / 1e6:,.1f}"))
+    head = ("split", "examples", "classes", "per class", "boxes", "boxes dropped", "repaired", "quarantined", "shards",
+            "MB")
+    lines = [f"# {source.name}", "", f"From {source.origin or 'memory'}. Variant: {source.variant}.", ""]
+    lines += _table(head, rows)
+    lines += ["", "![images of each class, and their sizes](counts.png)"]
+    for split, summary in summaries.items():
+        chosen = " (evenly chosen classes)" if len(summary.samples) > _ROWS else ""
+        lines += ["", f"## Samples of {split}{chosen}", "", f"![samples of {split} with boxes]({split}_samples.jpg)"]
+    for title, name in (("Repaired", "repaired"), ("Quarantined", "quarantined")):
+        found = [(split, *line) for split, summary in summaries.items() for line in getattr(summary, name)]
+        lines += ["", f"## {title}: {len(found):,}", ""]
+        lines += _table(("split", "file", "reason"), found) if found else ["None."]
+    return lines
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> list[str]:
+    cells = [[f"{cell:,}" if isinstance(cell, int) else str(cell).replace("|", "/") for cell in row] for row in rows]
+    lines = [list(head), ["---"] * len(head), *cells]
+    return ["| " + " | ".join(" ".join(cell.split()) for cell in line) + " |" for line in lines]
+
+
+def _draw_counts(path: Path, source: Source, summaries: Mapping[str, Summary]) -> None:
+    """For each split the number of images of each class, by label, and how large images are."""
+    from matplotlib.figure import Figure  # a third of a second, not needed before
+
+    figure = Figure(figsize=(12, 2.6 * len(summaries)), dpi=100, layout="constrained")
+    rows = figure.subplots(len(summaries), 2, squeeze=False)
+    for (left, right), (split, summary) in zip(rows, summaries.items(), strict=True):
+        counts = np.array([summary.labels.get(label, 0) for label in range(len(source.classes))])
+        left.stairs(counts, np.arange(len(counts) + 1) - 0.5, fill=True, alpha=0.7)
+        left.set(title=f"{split}: {counts.sum():,} images, median {np.median(counts):,.0f} a class", xlabel="label",
+                 ylabel="images", ylim=(0, None), xlim=(-0.5, len(counts) - 0.5))
+        for name, sizes in (("width", summary.widths), ("height", summary.heights)):
+            counts = np.bincount(np.minimum([*sizes, _LAST], _LAST) // STEP, [*sizes.values(), 0])
+            right.stairs(counts, np.arange(len(counts) + 1) * STEP, fill=True, alpha=0.5, label=name)
+        right.set(title=f"{split}: image sizes ({_LAST} and more in the last bar)", xlabel="px",
+                  xlim=(0, min(_LAST, max([STEP, *summary.widths, *summary.heights]) * 1.2) + STEP))
+        right.legend(loc="upper right")
+    figure.savefig(path, **_NO_DATE)
+
+
+def _draw_samples(path: Path, source: Source, summary: Summary, records: dataset_lib.Records) -> None:
+    """A row of images for each class, boxes drawn in."""
+    labels = sorted(summary.samples)
+    labels = [labels[int(i)] for i in np.linspace(0, len(labels) - 1, min(_ROWS, len(labels)))]
+    columns = min(_COLUMNS, max(len(summary.samples[label]) for label in labels))
+    sheet = Image.new("RGB", (_MARGIN + columns * (_TILE + 4), len(labels) * (_TILE + 4)), "white")
+    draw = ImageDraw.Draw(sheet)
+    for row, label in enumerate(labels):
+        top = row * (_TILE + 4)
+        name = f"{source.classes[label]}\n{source.class_names[label][:26]}"
+        draw.text((6, top + _TILE // 3), name, "black", ImageFont.load_default(13))
+        for column, record in enumerate(records.read(summary.samples[label][:columns])):
+            sheet.paste(_tile(record), (_MARGIN + column * (_TILE + 4), top))
+    sheet.save(path, quality=90, subsampling=0)
+
+
+def _tile(record: bytes) -> Image.Image:
+    """A square picture of a record with its boxes; grey where the image cannot be decoded."""
+    feature = dataset_lib.features(record)
+    try:
+        with Image.open(io.BytesIO(feature["image"].bytes_list.value[0])) as image:
+            image.draft("RGB", (_TILE, _TILE))
+            tile = image.convert("RGB").resize((_TILE, _TILE), Image.Resampling.BICUBIC, reducing_gap=2.0)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return Image.new("RGB", (_TILE, _TILE), "grey")
+    draw = ImageDraw.Draw(tile)
+    for ymin, xmin, ymax, xmax in np.array(feature["boxes"].float_list.value).reshape(-1, 4) * (_TILE - 1):
+        draw.rectangle((xmin, ymin, xmax, ymax), outline="lime", width=2)
+    return tile

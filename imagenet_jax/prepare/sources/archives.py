@@ -1,0 +1,190 @@
+"""The official ILSVRC2012 archives as a stream of examples.
+
+They are read where they lie and never unpacked. Layout, as distributed:
+
+    ILSVRC2012_img_train.tar             a tar of tars: nXXXXXXXX.tar holds nXXXXXXXX_i.JPEG
+    ILSVRC2012_img_val.tar               ILSVRC2012_val_XXXXXXXX.JPEG
+    ILSVRC2012_devkit_t12.tar.gz         data/meta.mat; data/ILSVRC2012_validation_ground_truth.txt
+    ILSVRC2012_bbox_train_v2.tar.gz      optional: nXXXXXXXX/nXXXXXXXX_i.xml
+    ILSVRC2012_bbox_val_v3.tgz           optional: val/ILSVRC2012_val_XXXXXXXX.xml
+
+The ground truth counts in ILSVRC2012_IDs, which follow no order a label uses: ID -> WNID through
+meta.mat, WNID -> place among the sorted WNIDs. How many classes and images there are is the
+devkit's to say.
+"""
+
+import io
+import posixpath
+import re
+import tarfile
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import scipy.io
+
+from imagenet_jax.errors import UserError
+from imagenet_jax.prepare.examples import NO_BOXES, Reference, Source
+from imagenet_jax.prepare.sources import imagenet21k, tars, verify
+from imagenet_jax.prepare.sources.boxes import read_annotations
+
+TRAIN = "ILSVRC2012_img_train.tar"
+VAL = "ILSVRC2012_img_val.tar"
+DEVKIT = "ILSVRC2012_devkit_t12.tar.gz"
+TRAIN_BOXES = "ILSVRC2012_bbox_train_v2.tar.gz"
+VAL_BOXES = "ILSVRC2012_bbox_val_v3.tgz"
+_FULL = (1000, 50_000)  # classes and val images of the release; its 1,281,167 train images the devkit counts by class
+_MAX_DEVKIT = 2**26
+
+
+class Devkit(NamedTuple):
+    """names and train_counts by WNID, in sorted order; truth: the WNID of each val image."""
+
+    names: dict[str, str]
+    train_counts: dict[str, int]
+    truth: list[str]
+
+
+def open_archives(directory: str, name: str, memory: Path | None = None, checksum: bool = True) -> Source:
+    """The archives of ILSVRC2012 or ImageNet-21k in a directory, whichever is there.
+
+    Args:
+        memory: a directory where checksums and the like are kept for a resumed run; None keeps nothing.
+        checksum: compare archives that claim to be official files with the published checksums.
+
+    Raises:
+        UserError: here, an archive that is missing or is not what its name says; while streaming,
+            one cut short, an empty class, counts that differ from the devkit's.
+    """
+    folder = Path(directory)
+    missing = [name for name in (TRAIN, VAL, DEVKIT) if not (folder / name).is_file()]
+    if len(missing) == 3 and any((folder / file).is_file() for file in (imagenet21k.WINTER, imagenet21k.FALL)):
+        return imagenet21k.open_21k(directory, name, memory, checksum)
+    if missing:
+        raise UserError(f"{folder} lacks {', '.join(missing)}. Download from image-net.org and leave the archives "
+                        "packed; for images already in folders use --images.")
+    devkit = read_devkit(folder / DEVKIT)
+    labels = {wnid: label for label, wnid in enumerate(devkit.names)}
+    _check_train_classes(folder / TRAIN, set(labels))
+    if checksum:
+        there = [folder / file for file in verify.PUBLISHED if (folder / file).is_file()]
+        verify.verify(there, (len(devkit.names), len(devkit.truth)) == _FULL, memory)
+    return Source(
+        name=name,
+        classes=tuple(devkit.names),
+        class_names=tuple(devkit.names.values()),
+        # Validation first: a devkit of another release shows in minutes, not after 138 GB.
+        splits={
+            "validation": _val_examples(folder, devkit, labels),
+            "train": _train_examples(folder, devkit, labels),
+        },
+        totals={"validation": len(devkit.truth), "train": sum(devkit.train_counts.values())},
+        sizes={"validation": (folder / VAL).stat().st_size, "train": (folder / TRAIN).stat().st_size},
+        origin=str(folder),
+    )
+
+
+def read_devkit(path: Path) -> Devkit:
+    """Reads meta.mat and the validation ground truth of a t12 devkit, whatever its size.
+
+    Raises:
+        UserError: the archive is damaged or of another kind, or an ID has no class.
+    """
+    with tars.readable(path), tarfile.open(path) as tar:
+        files = {posixpath.basename(member.name): member for member in tar if member.isfile()}
+        try:
+            meta, truth = (
+                tar.extractfile(files[name]).read(_MAX_DEVKIT)
+                for name in ("meta.mat", "ILSVRC2012_validation_ground_truth.txt")
+            )
+            synsets = scipy.io.loadmat(io.BytesIO(meta), squeeze_me=True)["synsets"]
+            # Inner nodes of the hierarchy are listed too; only leaves have images.
+            leaves = [row for row in np.atleast_1d(synsets) if int(row["num_children"]) == 0]
+            wnids = {int(row["ILSVRC2012_ID"]): str(row["WNID"]) for row in leaves}
+            labels = [wnids[int(line)] for line in truth.split()]
+        except (KeyError, ValueError, TypeError) as error:
+            raise UserError(
+                f"{path} is not the ILSVRC2012 devkit for tasks 1 and 2: its meta.mat or ground "
+                f"truth is missing, unreadable, or names an ID that is no class ({error})."
+            ) from error
+    rows = sorted(leaves, key=lambda row: str(row["WNID"]))
+    short = {str(row["WNID"]): str(row["words"]).split(",")[0] for row in rows}
+    repeated = Counter(short.values())  # ImageNet has two cranes and two maillots
+    return Devkit(
+        names={
+            wnid: words if repeated[words] == 1 else f"{words} ({wnid})"
+            for wnid, words in short.items()
+        },
+        train_counts={str(row["WNID"]): int(row["num_train_images"]) for row in rows},
+        truth=labels,
+    )
+
+
+def _check_train_classes(path: Path, classes: set[str]) -> None:
+    """Compares the names of the inner tars, which costs one header each, with the devkit."""
+    with tars.readable(path), tarfile.open(path, "r:") as outer:
+        names = [name for name, _ in tars.members(outer)]
+    strange = [name for name in names if not re.fullmatch(r"n\d{8}\.tar", name)]
+    if strange or not names:
+        raise UserError(
+            f"{path} is not the archive of training images: it must hold one nXXXXXXXX.tar a "
+            f"class, but holds {tars.some(strange) or 'nothing'}."
+        )
+    if twice := [name for name, count in Counter(names).items() if count > 1]:
+        raise UserError(f"{path} holds {tars.some(twice)} more than once: it is not as it was distributed.")
+    found = {name.removesuffix(".tar") for name in names}
+    if found != classes:
+        raise UserError(
+            f"{path} and {DEVKIT} disagree on the classes: {len(found)} against {len(classes)}; "
+            f"only in the archive: {tars.some(found - classes) or 'none'}; "
+            f"only in the devkit: {tars.some(classes - found) or 'none'}. "
+            "Both must come from the same release, and the download be complete."
+        )
+
+
+def _train_examples(folder: Path, devkit: Devkit, labels: dict[str, int]) -> Iterator[Reference]:
+    annotations = read_annotations(folder / TRAIN_BOXES)
+    path = folder / TRAIN
+    with tars.readable(path), tarfile.open(path, "r:") as outer:
+        for name, member in tars.members(outer):
+            wnid = posixpath.splitext(name)[0]
+            count = 0
+            with tars.readable(f"{path}: {name}"), tars.inner_tar(outer, member) as inner:
+                for reference in tars.references(path, inner, member.offset_data):
+                    count += reference.fault != tars.DUPLICATE
+                    yield _labelled(reference, labels[wnid], annotations)
+            stated = devkit.train_counts[wnid]
+            if not count or (stated and count != stated):
+                raise UserError(
+                    f"{path}: class {wnid} has {count} images, but the devkit states {stated}. "
+                    "The archive is incomplete or of another release; download it again."
+                )
+
+
+def _val_examples(folder: Path, devkit: Devkit, labels: dict[str, int]) -> Iterator[Reference]:
+    annotations = read_annotations(folder / VAL_BOXES)
+    path = folder / VAL
+    numbers = set()
+    with tars.readable(path), tarfile.open(path, "r:") as tar:
+        for reference in tars.references(path, tar):
+            match = re.fullmatch(r"ILSVRC2012_val_(\d{8})\.JPEG", reference.file_name)
+            number = int(match[1]) if match else 0
+            if not 1 <= number <= len(devkit.truth):
+                raise UserError(
+                    f"{path} holds {reference.file_name}, but {DEVKIT} labels ILSVRC2012_val_00000001.JPEG to "
+                    f"{len(devkit.truth):08d}. Use the devkit and the archive of one release."
+                )
+            numbers.add(number)
+            yield _labelled(reference, labels[devkit.truth[number - 1]], annotations)
+    if len(numbers) != len(devkit.truth):
+        raise UserError(
+            f"{path} holds {len(numbers)} images, but {DEVKIT} labels {len(devkit.truth)}. "
+            "The archive is incomplete or of another release."
+        )
+
+
+def _labelled(reference: Reference, label: int, annotations: dict[str, bytes]) -> Reference:
+    found = annotations.get(posixpath.splitext(reference.file_name)[0], NO_BOXES)
+    return reference._replace(label=label, boxes=found)

@@ -1,0 +1,65 @@
+"""Tars read where they lie: references to their members, in a memory that does not grow with them."""
+
+import contextlib
+import posixpath
+import tarfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from imagenet_jax.errors import UserError
+from imagenet_jax.prepare.examples import Example, Reference
+
+MAX_IMAGE_BYTES = 2**28  # the largest file of ImageNet-21k is a tenth of it
+DUPLICATE = "duplicate member: an earlier one has the same name"
+
+
+def members(tar: tarfile.TarFile) -> Iterator[tuple[str, tarfile.TarInfo]]:
+    """The regular files of a tar with the last part of their names, which is all that is ever used of them."""
+    while (member := tar.next()) is not None:
+        tar.members.clear()  # tarfile would keep all 14 million headers
+        if member.isfile():
+            yield posixpath.basename(member.name), member
+
+
+def references(path: Path, tar: tarfile.TarFile, start: int = 0) -> Iterator[Reference]:
+    """A reference to each file of an uncompressed tar that starts at byte `start` of `path`; labels are -1."""
+    names = set()
+    for name, member in members(tar):
+        yield Reference(str(path), start + member.offset_data, member.size, -1, name,
+                        fault=DUPLICATE if name in names else _fault(member))
+        names.add(name)
+
+
+def inner_tar(outer: tarfile.TarFile, member: tarfile.TarInfo, mode: str = "r:") -> tarfile.TarFile:
+    """Opens a tar within a tar; mode 'r|' where the outer one is a stream."""
+    return tarfile.open(fileobj=outer.extractfile(member), mode=mode)
+
+
+def streamed(tar: tarfile.TarFile) -> Iterator[Example | Reference]:
+    """The files of a tar that can be read but once, with their bytes; labels are -1."""
+    names = set()
+    for name, member in members(tar):
+        fault = DUPLICATE if name in names else _fault(member)
+        names.add(name)
+        yield Reference("", 0, 0, -1, name, fault=fault) if fault else Example(tar.extractfile(member).read(), -1, name)
+
+
+def some(names: object) -> str:
+    """The first few of many names."""
+    listed = sorted(names)
+    return ", ".join(listed[:5]) + (f" and {len(listed) - 5} more" if len(listed) > 5 else "")
+
+
+@contextlib.contextmanager
+def readable(path: Path | str) -> Iterator[None]:
+    """Turns what goes wrong in reading an archive into a UserError that names it."""
+    try:
+        yield
+    except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
+        raise UserError(f"{path} cannot be read to its end: {error}. It is damaged, cut short, or no archive "
+                        "of this kind; download it again.") from error
+
+
+def _fault(member: tarfile.TarInfo) -> str:
+    return f"{member.size:,} bytes are no image" if member.size > MAX_IMAGE_BYTES else ""

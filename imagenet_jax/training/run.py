@@ -1,0 +1,109 @@
+"""What a run is made of: data, model, optimizer, layout, step; nothing is compiled and nothing written."""
+
+import dataclasses
+import functools
+import os
+import zlib
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from imagenet_jax import config as config_lib
+from imagenet_jax import dataset as dataset_lib
+from imagenet_jax import models
+from imagenet_jax.cleaning import manifest
+from imagenet_jax.dataset import cache
+from imagenet_jax.errors import UserError
+from imagenet_jax.input import loader, order
+from imagenet_jax.training import losses, optimizer, parallel, schedule
+from imagenet_jax.training.state import TrainState
+from imagenet_jax.training.step import StepOptions
+from imagenet_jax.transfer import freeze
+
+
+class Run(NamedTuple):
+    """All that a run is made of and that no step changes."""
+
+    config: config_lib.Config
+    workdir: str
+    dataset: dataset_lib.Dataset
+    train_part: loader.Part
+    judged: dict[str, loader.Part]  # 'holdout' where there is one, and 'val'
+    layout: parallel.Layout
+    micro_batches: int
+    total_steps: int
+    learning_rate: schedule.Schedule
+    options: StepOptions
+    notes: tuple[str, ...] = ()  # for the report
+
+    def steps(self, duration: str) -> int:
+        """Optimizer steps in a duration."""
+        return config_lib.steps(duration, len(self.train_part.pool), self.config.global_batch, self.total_steps)
+
+
+def build(config: config_lib.Config, workdir: str) -> Run:
+    """Opens the data and makes model, optimizer and layout."""
+    dataset = dataset_lib.open_dataset(config_lib.dataset_dir(config.dataset.dir))
+    records = cache.keep(dataset_lib.open_split(dataset, config.dataset.train_split), config.loader.cache_gb)
+    pool, holdout = order.split_holdout(len(records), config.dataset.holdout, config.dataset.fold)
+    pool, notes = without_flagged(config, dataset, pool)
+    directory = dataset.directory if "://" in dataset.directory else os.path.abspath(dataset.directory)
+    train_part = loader.Part(records, pool, (directory, config.dataset.train_split))
+    judged = {"holdout": loader.Part(records, holdout)} if len(holdout) else {}
+    eval_records = dataset_lib.open_split(dataset, config.dataset.eval_split)
+    judged["val"] = loader.Part(eval_records, np.arange(len(eval_records)))
+    total = config_lib.steps(config.duration, len(pool), config.global_batch)
+    if total < 1:
+        raise UserError(f"duration={config.duration!r} is less than one step of {config.global_batch} examples")
+    learning_rate = schedule.make(
+        lambda d: config_lib.steps(d, len(pool), config.global_batch, total), total, **config.schedule)
+    model = models.make(num_classes=len(dataset.classes), **config.model)
+    patterns = tuple(config.freeze)
+    if patterns:
+        model = dataclasses.replace(model, frozen=functools.partial(freeze.is_frozen, patterns=patterns))
+    options = StepOptions(model, optimizer.make(learning_rate, **config.optimizer),
+                          functools.partial(losses.cross_entropy, **config.loss), config.seed, patterns,
+                          config.ema_decay, config.aux_weight)
+    layout = parallel.make_layout(config.parallel)
+    micro = parallel.micro_batches(layout, config.global_batch, config.max_per_device_batch,
+                                   getattr(model, "bn_group", None))
+    return Run(config, workdir, dataset, train_part, judged, layout, micro, total, learning_rate, options,
+               notes)
+
+
+def without_flagged(config: config_lib.Config, dataset: dataset_lib.Dataset,
+                    pool: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
+    """The training pool without what dataset.exclude flags, and a note of how many that were."""
+    if not config.dataset.exclude:
+        return pool, ()
+    names = (config.dataset.exclude_flags,) if isinstance(config.dataset.exclude_flags, str) else \
+        tuple(config.dataset.exclude_flags)
+    flagged = manifest.excluded(config.dataset.exclude, dataset, config.dataset.train_split, names)
+    kept = np.setdiff1d(pool, flagged)
+    if not len(kept):
+        raise UserError(f"{config.dataset.exclude} flags every training example: name fewer dataset.exclude_flags")
+    return kept, (f"Left out {len(pool) - len(kept):,} of {len(pool):,} training examples that "
+                  f"{config.dataset.exclude} flags as {' or '.join(names) or 'anything'}.",)
+
+
+def identity(run: Run) -> dict[str, Any]:
+    """What must not change about the data while a run goes on."""
+    same = {"name": run.dataset.name, "train_examples": len(run.train_part.records),
+            "classes": len(run.dataset.classes)}
+    pool = zlib.crc32(run.train_part.pool.tobytes())  # the path of a manifest may stay while its flags change
+    return same | ({"pool": pool} if run.config.dataset.exclude else {})
+
+
+def describe(run: Run, state: TrainState) -> str:
+    """What is about to happen, in three lines."""
+    config, devices = run.config, run.layout.devices
+    count = sum(x.size for x in jax.tree.leaves(state.params))
+    share = config.global_batch // len(devices)
+    splits = ", ".join(f"{split} {len(part.pool):,}" for split, part in run.judged.items())
+    accumulated = f" in {run.micro_batches} micro-batches" if run.micro_batches > 1 else ""
+    return (f"{config.model.name}: {count:,} parameters, {config.model.dtype} compute\n"
+            f"{run.dataset.name}: {len(run.train_part.pool):,} training examples of {len(run.dataset.classes)} "
+            f"classes, {splits}\n"
+            f"{run.total_steps:,} steps of {config.global_batch}: {len(devices)} x {devices[0].device_kind} under "
+            f"{config.parallel}, {share} examples each{accumulated}")

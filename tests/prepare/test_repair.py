@@ -1,0 +1,145 @@
+"""Image checks: sound files keep their bytes, odd ones are mended, broken ones refused."""
+
+import io
+
+import ilsvrc
+import numpy as np
+import pytest
+from PIL import Image
+
+from imagenet_jax.prepare import repair
+from imagenet_jax.prepare.writer import Checked, Example
+
+
+def _check(image: bytes, file_name: str = "a.JPEG", decode: bool = False) -> Checked:
+    return repair.check(Example(image, 0, file_name), decode)
+
+
+def _encoded(image: Image.Image, kind: str, **options: object) -> bytes:
+    encoded = io.BytesIO()
+    image.save(encoded, kind, **options)
+    return encoded.getvalue()
+
+
+def _png(pixels: np.ndarray, mode: str | None = None) -> bytes:
+    encoded = io.BytesIO()
+    image = Image.fromarray(pixels)
+    (image.convert(mode) if mode else image).save(encoded, "PNG")
+    return encoded.getvalue()
+
+
+_RAMP = np.linspace(0, 255, 64 * 64 * 3).reshape(64, 64, 3).astype(np.uint8)
+_THUMBNAIL = b"Exif\0\0" + b"x" * 40 + ilsvrc.jpeg(9)
+
+_SOUND = {
+    "jpeg": (ilsvrc.jpeg(0), "a.JPEG"),
+    "grey jpeg": (ilsvrc.jpeg(0, "L"), "a.JPEG"),
+    "progressive": (ilsvrc.jpeg(0, progressive=True), "a.JPEG"),
+    "bytes after the end": (ilsvrc.jpeg(0) + b"\0" * 100, "a.JPEG"),
+    "png that says so": (_png(_RAMP), "a.PNG"),
+}
+
+
+@pytest.mark.parametrize("decode", [False, True])
+@pytest.mark.parametrize(("image", "name"), _SOUND.values(), ids=_SOUND.keys())
+def test_sound_images_keep_their_bytes(image: bytes, name: str, decode: bool) -> None:
+    checked = _check(image, name, decode)
+    assert checked.reason == ""
+    assert checked.example.image == image
+
+
+def _ycck() -> bytes:
+    """A CMYK JPEG whose Adobe marker says that its colours are transformed."""
+    data = bytearray(ilsvrc.jpeg(0, "CMYK"))
+    data[data.index(b"Adobe") + 11] = 2
+    return bytes(data)
+
+
+_ODD = {
+    "png named jpeg": (_png(_RAMP), "a.JPEG", "PNG of mode RGB"),
+    "palette": (_png(_RAMP, "P"), "a.png", "PNG of mode P"),
+    "alpha": (_png(_RAMP, "RGBA"), "a.png", "PNG of mode RGBA"),
+    "16 bit": (_png(_RAMP[..., 0].astype(np.uint16) * 257), "a.png", "PNG of mode I;16"),
+    "cmyk": (ilsvrc.jpeg(0, "CMYK"), "a.JPEG", "JPEG of mode CMYK"),
+    "ycck": (_ycck(), "a.JPEG", "JPEG of mode CMYK"),
+    "gif named jpeg": (_encoded(Image.fromarray(_RAMP), "GIF"), "a.JPEG", "GIF of mode P"),
+}
+
+
+@pytest.mark.parametrize(("image", "name", "reason"), _ODD.values(), ids=_ODD.keys())
+def test_odd_images_become_rgb_jpeg(image: bytes, name: str, reason: str) -> None:
+    checked = _check(image, name)
+    assert checked.reason.startswith(reason)
+    mended = Image.open(io.BytesIO(checked.example.image))
+    assert (mended.format, mended.mode) == ("JPEG", "RGB")
+    original = Image.open(io.BytesIO(image))
+    if name.endswith("png"):
+        seen = _RAMP[..., :1].repeat(3, -1) if "16" in reason else original.convert("RGB")
+        assert np.abs(np.asarray(mended, int) - np.asarray(seen, int)).mean() < 4
+    assert mended.size == original.size
+
+
+def test_cmyk_keeps_its_colours() -> None:
+    smooth = Image.fromarray(_RAMP)
+    mended = _check(_encoded(smooth.convert("CMYK"), "JPEG", quality=95)).example.image
+    seen = np.asarray(Image.open(io.BytesIO(mended)), int)
+    assert np.abs(seen - np.asarray(smooth, int)).mean() < 6
+
+
+# The images of ILSVRC2012 known to be odd: github.com/cytsai/ilsvrc-cmyk-image-list, and the one PNG.
+_KNOWN_PNG = ("n02105855_2933",)
+_KNOWN_CMYK = (
+    "n01739381_1309", "n02077923_14822", "n02447366_23489", "n02492035_15739", "n02747177_10752", "n03018349_4028",
+    "n03062245_4620", "n03347037_9675", "n03467068_12171", "n03529860_11437", "n03544143_17228", "n03633091_5218",
+    "n03710637_5125", "n03961711_5286", "n04033995_2932", "n04258138_17003", "n04264628_27969", "n04336792_7448",
+    "n04371774_5854", "n04596742_4225", "n07583066_647", "n13037406_4650", "ILSVRC2012_val_00019877")
+
+
+@pytest.mark.parametrize("name", _KNOWN_PNG + _KNOWN_CMYK)
+def test_known_oddities_are_found_by_content_and_not_by_name(name: str) -> None:
+    odd = _png(_RAMP) if name in _KNOWN_PNG else ilsvrc.jpeg(0, "CMYK")
+    assert _check(odd, f"{name}.JPEG").reason.endswith("re-encoded as RGB JPEG")
+    assert _check(odd, "n99999999_1.JPEG").reason == _check(odd, f"{name}.JPEG").reason
+    assert _check(ilsvrc.jpeg(0), f"{name}.JPEG").example.image == ilsvrc.jpeg(0)
+
+
+_BROKEN = {
+    "cut in half": (ilsvrc.jpeg(0)[: len(ilsvrc.jpeg(0)) // 2], "truncated"),
+    "cut, thumbnail whole": (ilsvrc.jpeg(0, exif=_THUMBNAIL)[:-20], "truncated"),
+    "cut in the header": (ilsvrc.jpeg(0)[:30], ""),
+    "cut png": (_png(_RAMP)[:-20], "truncated"),
+    "cut cmyk": (ilsvrc.jpeg(0, "CMYK")[:-200], "truncated"),
+    "a web page": (b"<html>not found</html>", "not an image"),
+    "empty": (b"", "not an image"),
+}
+
+
+@pytest.mark.parametrize(("image", "reason"), _BROKEN.values(), ids=_BROKEN.keys())
+def test_broken_images_are_refused_with_a_reason(image: bytes, reason: str) -> None:
+    checked = _check(image, "a.png" if image.startswith(b"\x89PNG") else "a.JPEG")
+    assert checked.example is None
+    assert checked.reason
+    assert reason in checked.reason.lower()
+
+
+def test_decoding_finds_what_headers_hide() -> None:
+    damaged = bytearray(_png(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)))
+    damaged[len(damaged) // 2] ^= 0xFF
+    assert _check(bytes(damaged), "a.png").example is not None
+    assert _check(bytes(damaged), "a.png", decode=True).example is None
+
+
+def test_boxes_are_ordered_clamped_and_dropped_without_area() -> None:
+    boxes = np.array(
+        [
+            [0.5, 0.75, 0.25, 0.25],  # corners swapped
+            [-0.5, 0.5, 0.5, 1.5],  # beyond the image
+            [0.5, 0.0, 0.5, 1.0],  # no height
+            [1.1, 0.0, 1.2, 1.0],  # outside
+            [np.nan, 0.0, 1.0, 1.0],
+        ],
+        np.float32,
+    )
+    tidy = repair.check(Example(ilsvrc.jpeg(0), 0, "a.JPEG", boxes)).example.boxes
+    np.testing.assert_array_equal(tidy, [[0.25, 0.25, 0.5, 0.75], [0, 0.5, 0.5, 1]])
+    assert repair.tidy_boxes(np.zeros((0, 4), np.float32)).shape == (0, 4)

@@ -60,7 +60,7 @@ def test_what_one_room_alone_imports(module) -> None:
 
 def test_no_circle_inside_a_room() -> None:
     names = {".".join(path.relative_to(HERE).with_suffix("").parts).removesuffix(".__init__"): path for path in FILES}
-    arrows = {name: names.keys() & (imported(path) | {taken.rpartition(".")[0] for taken in imported(path)}) - {name}
+    arrows = {name: {taken if taken in names else taken.rpartition(".")[0] for taken in imported(path)} & names.keys()
               for name, path in names.items()}
     while free := [name for name, others in arrows.items() if not others & arrows.keys()]:
         for name in free:

@@ -8,6 +8,7 @@ import pytest
 
 from imagenet_jax import config as config_lib
 from imagenet_jax import models
+from imagenet_jax.config.rules import RULES
 from imagenet_jax.errors import UserError
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -43,16 +44,30 @@ def test_a_mistake_is_one_message_and_exit_code_2(arguments, words):
 
 @pytest.mark.parametrize("key, value, words", [
     ("duration", "90", "a duration"),
-    ("duration", "10%", "in epochs or steps"),
-    ("global_batch", 0, "1 or more"),
+    ("duration", "10%", "'90 epochs' or '5000 steps'"),
+    ("duration", "0 steps", "longer than nothing"),
+    ("early_stopping", "0 steps", "longer than nothing"),
+    ("global_batch", 0, "from 1 to"),
+    ("seed", 2**32, "from 0 to 4294967295"),
+    ("seed", 2**70, "from 0 to 4294967295"),
+    ("loader.prefetch", 10**9, "from 0 to 64"),
+    ("schedule.peak", float("inf"), "finite"),
+    ("schedule.peak", 1e39, "finite"),  # infinite in float32
+    ("schedule.peak", float("nan"), "finite"),
+    ("optimizer.weight_decay", float("inf"), "finite"),
+    ("augment.aspect", (0.75, float("inf")), "(least, most)"),
+    ("augment.area", ("a", "b"), "(least, most)"),
+    ("augment.area", (0.5,), "(least, most)"),
+    ("model.dtype", "float23", "did you mean 'float32'?"),
+    ("schedule.boundaries", ("30",), "a tuple, each a duration"),
     ("schedule.decay", "cosin", "did you mean 'cosine'?"),
     ("loss.label_smoothing", 1.5, "below 1"),
-    ("augment.area", (0.5, 0.1), "low, high"),
+    ("augment.area", (0.5, 0.1), "(least, most)"),
     ("model.bn_group", 100, "must divide global_batch=256"),
     ("early_stopping", "5 epochs", "set dataset.holdout"),
     ("dataset.fold", 1, "0..0 with dataset.holdout=0.0"),
     ("view.resize", 10, "at least view.size"),
-    ("freeze", ("(",), "regular expressions"),
+    ("freeze", ("(",), "a regular expression"),
 ])
 def test_nonsense_is_refused_with_the_key(key, value, words):
     config = config_lib.base()
@@ -60,6 +75,10 @@ def test_nonsense_is_refused_with_the_key(key, value, words):
     with pytest.raises(UserError) as caught:
         config_lib.check(models.fill_view(config))
     assert key in str(caught.value) and words in str(caught.value)
+
+
+def test_every_key_has_a_rule_and_every_rule_a_key():
+    assert {key for key, _ in config_lib.flat(config_lib.base())} == RULES.keys()
 
 
 def test_durations():

@@ -1,22 +1,22 @@
-"""Every key of a run with its default, durations with units, and the check that nothing is nonsense.
+"""Every key of a run with its default.
 
 A recipe starts from `base()` and overrides; the command line overrides the recipe with
 `--config.section.key=value`. Sections are the keyword arguments of the function named beside them.
 """
 
-import difflib
 import os
-import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import ml_collections
 from ml_collections.config_dict import placeholder
 
+from imagenet_jax.config.durations import steps
+from imagenet_jax.config.rules import check, check_pil
 from imagenet_jax.errors import UserError
 
+__all__ = ["Config", "base", "check", "check_pil", "dataset_dir", "flat", "steps"]
 Config = ml_collections.ConfigDict
-PIL_FILTERS = ("bilinear", "bicubic")
 
 
 def base() -> Config:
@@ -109,28 +109,6 @@ def base() -> Config:
     return config.lock()
 
 
-def steps(duration: str, examples: int, global_batch: int, total: int | None = None) -> int:
-    """Optimizer steps in a duration: '90 epochs' of `examples`, '5000 steps', or '10%' of `total` steps.
-
-    Raises:
-        UserError: not a duration, or a percentage where there is no total.
-    """
-    number, unit = _parse_duration(duration)
-    if unit == "%":
-        if total is None:
-            raise UserError(f"duration {duration!r}: a percentage of what? Use 'N epochs' or 'N steps' here")
-        return round(number / 100 * total)
-    return round(number * examples / global_batch) if unit == "epochs" else round(number)
-
-
-def _parse_duration(duration: str) -> tuple[float, str]:
-    match = re.fullmatch(r"\s*(\d+(?:\.\d*)?)\s*(epochs?|steps?|%)\s*", str(duration))
-    if not match:
-        raise UserError(f"{duration!r} is not a duration; write it as '90 epochs', '5000 steps' or '10%'")
-    unit = match[2].rstrip("s")
-    return float(match[1]), unit if unit == "%" else unit + "s"
-
-
 def dataset_dir(directory: str = "") -> str:
     """The dataset directory: the one given, or what the environment variable IMAGENET_DIR says.
 
@@ -142,99 +120,6 @@ def dataset_dir(directory: str = "") -> str:
         raise UserError("no dataset: set --config.dataset.dir (or --dataset), or the environment variable "
                         "IMAGENET_DIR, to what `python -m imagenet_jax prepare` wrote")
     return directory
-
-
-def check(config: Config) -> None:
-    """Stops at the first value that makes no sense, once `models.fill_view` has filled what the network decides.
-
-    Raises:
-        UserError: with the key, the value, and what is allowed (the nearest choice for words).
-    """
-    for key in ("duration", "log_every", "evaluation.every", "checkpoint.every", "schedule.warmup"):
-        _check(config, key, _is_duration, "a duration such as '90 epochs', '5000 steps' or '10%'")
-    for key in ("duration", "log_every", "evaluation.every", "checkpoint.every"):
-        _check(config, key, lambda v: _parse_duration(v)[0] > 0, "longer than nothing")
-    _check(config, "duration", lambda v: not str(v).endswith("%"), "a duration in epochs or steps")
-    for key in ("early_stopping", "checkpoint.milestones"):
-        _check(config, key, lambda v: not v or _is_duration(v), "a duration such as '5 epochs', or empty")
-    _check(config, "schedule.boundaries", lambda v: all(map(_is_duration, v)), "durations such as '30 epochs'")
-    for key in ("global_batch", "max_per_device_batch", "augment.size", "view.size", "view.resize",
-                "evaluation.batch", "checkpoint.keep"):
-        _check(config, key, lambda v: v >= 1, "1 or more")
-    for key in ("model.width", "model.bn_group"):
-        _check(config, key, lambda v: v is None or v >= 1, "1 or more")
-    for key in ("optimizer.weight_decay", "optimizer.clip_norm", "schedule.peak", "schedule.final", "seed",
-                "loader.threads", "loader.prefetch", "loader.ram_gb", "loader.cache_gb", "schedule.power",
-                "checkpoint.every_minutes", "aux_weight"):
-        _check(config, key, lambda v: v >= 0, "0 or more")
-    for key in ("loss.label_smoothing", "optimizer.momentum", "ema_decay", "dataset.holdout"):
-        _check(config, key, lambda v: 0 <= v < 1, "at least 0 and below 1")
-    _check(config, "model.bn_epsilon", lambda v: v is None or v > 0, "above 0")
-    for key in ("model.dropout", "model.drop_path", "model.bn_momentum"):
-        _check(config, key, lambda v: v is None or 0 <= v < 1, "at least 0 and below 1")
-    _check(config, "schedule.factor", lambda v: 0 < v <= 1, "above 0 and at most 1")
-    _check(config, "augment.area", lambda v: len(v) == 2 and 0 < v[0] <= v[1] <= 1, "(low, high) in 0..1")
-    _check(config, "augment.aspect", lambda v: len(v) == 2 and 0 < v[0] <= v[1], "(low, high) above 0")
-    _check(config, "view.resize", lambda v: v >= config.view.size, f"at least view.size = {config.view.size}")
-    folds = round(1 / config.dataset.holdout) if config.dataset.holdout else 1
-    _check(config, "dataset.fold", lambda v: 0 <= v < folds,
-           f"0..{folds - 1} with dataset.holdout={config.dataset.holdout}")
-    _check_choices(config)
-    check_pil(config.view)
-    for key in ("optimizer.decay", "freeze"):
-        _check(config, key, _are_patterns, "regular expressions")
-    if config.early_stopping and not config.dataset.holdout:
-        raise UserError("early_stopping selects on the holdout: set dataset.holdout, such as 0.01")
-    if config.model.bn_group and config.global_batch % config.model.bn_group:
-        raise UserError(f"model.bn_group={config.model.bn_group} must divide global_batch={config.global_batch}")
-
-
-def check_pil(view: Config) -> None:
-    """Raises UserError if PIL is to crop as it cannot."""
-    if view.library == "pil" and (not view.antialias or view.interpolation not in PIL_FILTERS):
-        raise UserError("config.view.library='pil' needs view.antialias=True and view.interpolation one of "
-                        + ", ".join(PIL_FILTERS))
-
-
-def _check_choices(config: Config) -> None:
-    interpolations = ("bilinear", "bicubic", "nearest", "area")
-    choices = {"parallel": ("pmap", "shard_map"), "schedule.decay": ("cosine", "step", "polynomial", "constant"),
-               "augment.interpolation": interpolations, "view.interpolation": interpolations,
-               "view.library": ("tf", "pil")}
-    for key, allowed in choices.items():
-        value = _get(config, key)
-        if value not in allowed:
-            close = difflib.get_close_matches(str(value), allowed, 1)
-            hint = f"did you mean {close[0]!r}?" if close else f"choose among {', '.join(allowed)}"
-            raise UserError(f"config.{key}={value!r} is not known; {hint}")
-
-
-def _get(config: Config, key: str) -> Any:
-    for part in key.split("."):
-        config = config[part]
-    return config
-
-
-def _check(config: Config, key: str, good: Callable[[Any], bool], wanted: str) -> None:
-    value = _get(config, key)
-    if not good(value):
-        raise UserError(f"config.{key}={value!r} makes no sense: it must be {wanted}")
-
-
-def _is_duration(value: str) -> bool:
-    try:
-        _parse_duration(value)
-    except UserError:
-        return False
-    return True
-
-
-def _are_patterns(value: str | tuple[str, ...]) -> bool:
-    try:
-        [re.compile(pattern) for pattern in ([value] if isinstance(value, str) else value)]
-    except (re.error, TypeError):
-        return False
-    return True
 
 
 def flat(config: Config, prefix: str = "") -> Iterator[tuple[str, Any]]:

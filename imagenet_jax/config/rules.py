@@ -1,0 +1,197 @@
+"""What every key may be: one rule a key, and what keys must be to each other."""
+
+import difflib
+import math
+import re
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from ml_collections import ConfigDict
+
+from imagenet_jax.config import durations
+from imagenet_jax.errors import UserError
+
+_LARGEST = 3.4e38  # of float32, in which a step computes
+_INTERPOLATIONS = ("bilinear", "bicubic", "nearest", "area")
+_PIL_FILTERS = ("bilinear", "bicubic")
+
+
+class Rule(NamedTuple):
+    """What a value must be: a predicate that takes anything, words for it, and the choices where there are some."""
+
+    holds: Callable[[Any], bool]
+    wanted: str
+    choices: tuple[str, ...] = ()
+
+
+def _integer(low: int, high: int) -> Rule:
+    return Rule(lambda v: _is_number(v, int) and low <= v <= high, f"a whole number from {low} to {high}")
+
+
+def _real(low: float = 0, high: float = _LARGEST, *, above: bool = False, below: bool = False) -> Rule:
+    """A finite number from low to high; with `above` and `below` without these ends."""
+    words = f"a number {'above' if above else 'of at least'} {low:g}" + \
+        (f" and {'below' if below else 'at most'} {high:g}" if high < _LARGEST else ", and finite")
+    return Rule(lambda v: _is_number(v, (int, float)) and math.isfinite(v) and (low < v if above else low <= v)
+                and (v < high if below else v <= high), words)
+
+
+def _range(low: float, high: float) -> Rule:
+    return Rule(lambda v: isinstance(v, tuple) and len(v) == 2 and all(_is_number(x, (int, float)) for x in v)
+                and low < v[0] <= v[1] <= high, f"(least, most), both above {low:g} and at most {high:g}")
+
+
+def _duration(*, zero: bool = False, empty: bool = False, percent: bool = True) -> Rule:
+    def holds(value: Any) -> bool:
+        if empty and value == "":
+            return True
+        try:
+            number, unit = durations.parse(value)
+        except UserError:
+            return False
+        return (number > 0 or zero) and (percent or unit != "%")
+
+    examples = "'90 epochs' or '5000 steps'" + (" or '10%'" if percent else "")
+    return Rule(holds, f"a duration such as {examples}{'' if zero else ', longer than nothing'}"
+                       f"{', or empty' if empty else ''}")
+
+
+def _choice(*choices: str) -> Rule:
+    return Rule(lambda v: isinstance(v, str) and v in choices, f"one of {', '.join(choices)}", choices)
+
+
+def _optional(rule: Rule) -> Rule:
+    return rule._replace(holds=lambda v: v is None or rule.holds(v), wanted=f"{rule.wanted}, or None")
+
+
+def _many(rule: Rule) -> Rule:
+    return Rule(lambda v: isinstance(v, tuple) and all(map(rule.holds, v)), f"a tuple, each {rule.wanted}")
+
+
+def _is_number(value: Any, kind: Any) -> bool:
+    return isinstance(value, kind) and not isinstance(value, bool)
+
+
+def _is_pattern(value: Any) -> bool:
+    try:
+        return isinstance(value, str) and re.compile(value) is not None
+    except re.error:
+        return False
+
+
+_FLAG = Rule(lambda v: isinstance(v, bool), "True or False")
+_TEXT = Rule(lambda v: isinstance(v, str) and "\0" not in v, "text")
+_PATTERN = Rule(_is_pattern, "a regular expression")
+_WORDS = Rule(lambda v: _TEXT.holds(v) or _many(_TEXT).holds(v), "text or a tuple of it")
+_PIXELS = _integer(1, 2**14)
+_SHARE = _real(0, 1, below=True)
+
+RULES = {
+    "seed": _integer(0, 2**32 - 1),  # JAX keeps 32 bits: larger ones would repeat these
+    "duration": _duration(percent=False),
+    "global_batch": _integer(1, 2**24),
+    "max_per_device_batch": _integer(1, 2**24),
+    "parallel": _choice("pmap", "shard_map"),
+    "log_every": _duration(),
+    "aux_weight": _real(),
+    "ema_decay": _SHARE,
+    "dataset.dir": _TEXT,
+    "dataset.train_split": _TEXT,
+    "dataset.eval_split": _TEXT,
+    "dataset.holdout": _SHARE,
+    "dataset.fold": _integer(0, 2**31),
+    "dataset.exclude": _TEXT,
+    "dataset.exclude_flags": _WORDS,
+    "dataset.service": _TEXT,
+    "loader.threads": _integer(0, 1024),
+    "loader.prefetch": _integer(0, 64),
+    "loader.ram_gb": _real(0, 1e6),
+    "loader.cache_gb": _real(0, 1e6),
+    "augment.size": _PIXELS,
+    "augment.area": _range(0, 1),
+    "augment.aspect": _range(0, 100),
+    "augment.flip": _FLAG,
+    "augment.interpolation": _choice(*_INTERPOLATIONS),
+    "augment.antialias": _FLAG,
+    "view.size": _PIXELS,
+    "view.resize": _PIXELS,
+    "view.library": _choice("tf", "pil"),
+    "view.interpolation": _choice(*_INTERPOLATIONS),
+    "view.antialias": _FLAG,
+    "model.name": _TEXT,
+    "model.dtype": _choice("float32", "bfloat16", "float64"),
+    "model.width": _optional(_integer(1, 2**14)),
+    "model.dropout": _optional(_SHARE),
+    "model.drop_path": _optional(_SHARE),
+    "model.bn_group": _optional(_integer(1, 2**24)),
+    "model.bn_momentum": _optional(_SHARE),
+    "model.bn_epsilon": _optional(_real(0, 1, above=True)),
+    "model.zero_init_residual": _optional(_FLAG),
+    "model.aux": _optional(_FLAG),
+    "loss.label_smoothing": _SHARE,
+    "optimizer.momentum": _SHARE,
+    "optimizer.nesterov": _FLAG,
+    "optimizer.weight_decay": _real(),
+    "optimizer.decay": _PATTERN,
+    "optimizer.clip_norm": _real(),
+    "schedule.peak": _real(),
+    "schedule.warmup": _duration(zero=True),
+    "schedule.decay": _choice("cosine", "step", "polynomial", "constant"),
+    "schedule.boundaries": _many(_duration()),
+    "schedule.factor": _real(0, 1, above=True),
+    "schedule.power": _real(0, 100),
+    "schedule.final": _real(),
+    "evaluation.every": _duration(),
+    "evaluation.batch": _integer(1, 2**24),
+    "checkpoint.every": _duration(),
+    "checkpoint.every_minutes": _real(0, 1e6),
+    "checkpoint.keep": _integer(1, 2**20),
+    "checkpoint.milestones": _duration(empty=True),
+    "init_from": _TEXT,
+    "freeze": _many(_PATTERN),
+    "early_stopping": _duration(empty=True),
+}
+
+
+def check(config: ConfigDict) -> None:
+    """Stops at the first value that makes no sense, once `models.fill_view` has filled what the network decides.
+
+    Raises:
+        UserError: with the key, the value, and what is allowed (the nearest choice for words).
+    """
+    for key, rule in RULES.items():
+        value = _get(config, key)
+        if not rule.holds(value):
+            close = difflib.get_close_matches(str(value), rule.choices, 1)
+            hint = f"; did you mean {close[0]!r}?" if close else ""
+            raise UserError(f"config.{key}={_shortened(value)} makes no sense: it must be {rule.wanted}{hint}")
+    if config.view.resize < config.view.size:
+        raise UserError(f"config.view.resize={config.view.resize} makes no sense: it must be at least view.size = "
+                        f"{config.view.size}")
+    folds = round(1 / config.dataset.holdout) if config.dataset.holdout else 1
+    if config.dataset.fold >= folds:
+        raise UserError(f"config.dataset.fold={config.dataset.fold} makes no sense: it must be 0..{folds - 1} with "
+                        f"dataset.holdout={config.dataset.holdout}")
+    check_pil(config.view)
+    if config.early_stopping and not config.dataset.holdout:
+        raise UserError("early_stopping selects on the holdout: set dataset.holdout, such as 0.01")
+    if config.model.bn_group and config.global_batch % config.model.bn_group:
+        raise UserError(f"model.bn_group={config.model.bn_group} must divide global_batch={config.global_batch}")
+
+
+def check_pil(view: ConfigDict) -> None:
+    """Raises UserError if PIL is to crop as it cannot."""
+    if view.library == "pil" and (not view.antialias or view.interpolation not in _PIL_FILTERS):
+        raise UserError("config.view.library='pil' needs view.antialias=True and view.interpolation one of "
+                        + ", ".join(_PIL_FILTERS))
+
+
+def _get(config: ConfigDict, key: str) -> Any:
+    for part in key.split("."):
+        config = config[part]
+    return config
+
+
+def _shortened(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 200 else f"{text[:200]}..."

@@ -24,6 +24,11 @@ from imagenet_jax.errors import UserError
 
 PyTree = Any
 ITEMS = ("params", "batch_stats", "ema", "opt_state")
+_SET_ASIDE = "damaged-"  # what the directory of a damaged checkpoint is called then, before its step
+
+
+class DamagedError(UserError):
+    """A checkpoint that cannot be read, or not to its end."""
 
 
 def flatten(tree: PyTree) -> dict[str, Any]:
@@ -129,13 +134,28 @@ def finish(manager: ocp.CheckpointManager) -> None:
         manager.close()
 
 
-def latest_step(directory: str) -> int | None:
-    """Returns the step of the latest complete checkpoint in a directory, None without any."""
+def complete_steps(directory: str | os.PathLike[str]) -> list[int]:
+    """The steps of the complete checkpoints in a directory, ascending; none without a directory."""
     path = epath.Path(directory)
     if not path.is_dir():
-        return None
-    names = ocp.path.step.standard_name_format()
-    return max((found.step for found in names.find_all(path)), default=None)
+        return []
+    return sorted(found.step for found in ocp.path.step.standard_name_format().find_all(path))
+
+
+def unfinished_steps(directory: str) -> list[int]:
+    """The steps of directories that look like checkpoints but are not complete, ascending.
+
+    A killed save leaves none on a local disk. In a bucket completeness is a file, which older releases of Orbax did not
+    write, and which a copy may lack.
+    """
+    path = epath.Path(directory)
+    there = {int(child.name) for child in path.iterdir() if child.name.isdecimal()} if path.is_dir() else set()
+    return sorted(there - set(complete_steps(path)))
+
+
+def latest_step(directory: str | os.PathLike[str]) -> int | None:
+    """The step of the latest complete checkpoint in a directory, None without any."""
+    return max(complete_steps(directory), default=None)
 
 
 def resolve(path: str) -> tuple[str, int]:
@@ -164,6 +184,40 @@ def resolve(path: str) -> tuple[str, int]:
                     "checkpoint in it (checkpoints/STEP)")
 
 
+def restore_latest(directory: str, like: Mapping[str, PyTree]) -> tuple[dict[str, PyTree], dict[str, Any], list[str]]:
+    """Restores the latest checkpoint of a directory that can be read; damaged ones after it are renamed, and told.
+
+    Args:
+        directory: of checkpoints, at least one of them complete.
+        like: as for `restore`.
+
+    Returns:
+        As `restore`; and one warning for each checkpoint that was set aside or passed over.
+
+    Raises:
+        UserError: none of them can be read (with every reason), or the latest that can differs from `like`.
+    """
+    path, steps = epath.Path(directory), complete_steps(directory)[::-1]
+    warnings = [f"WARNING: {path / str(step)} looks unfinished and was passed over."
+                for step in unfinished_steps(directory) if step > steps[0]]
+    reasons = []
+    for step in steps:
+        try:
+            items, meta = restore(str(path / str(step)), like)
+        except DamagedError as error:
+            reasons.append((step, str(error)))
+            continue
+        for damaged, reason in reasons:
+            aside = path / f"{_SET_ASIDE}{damaged}"
+            if jax.process_index() == 0:
+                (path / str(damaged)).rename(aside)
+            warnings.append(f"WARNING: {reason}\nIt was renamed to {aside}; the run goes on from step {step} instead, "
+                            "and what came after is trained again.")
+        return items, meta, warnings
+    told = "\n".join(reason for _, reason in reasons)
+    raise UserError(f"{told}\nNo other checkpoint is left in {path}. To start anew, use another workdir.")
+
+
 def restore(path: str, like: Mapping[str, PyTree]) -> tuple[dict[str, PyTree], dict[str, Any]]:
     """Restores items into a known structure; every path, shape and dtype must agree.
 
@@ -176,7 +230,7 @@ def restore(path: str, like: Mapping[str, PyTree]) -> tuple[dict[str, PyTree], d
         The items in the structure of `like` with numpy arrays as saved, and the meta.
 
     Raises:
-        UserError: no such checkpoint, a damaged one, or one that differs (with the differences).
+        UserError: no such checkpoint, a damaged one (DamagedError), or one that differs (with the differences).
     """
     directory, step = resolve(path)
     source = epath.Path(directory) / str(step)
@@ -217,6 +271,24 @@ def read(path: str, items: Sequence[str] = ("params", "batch_stats")) -> tuple[d
         return {name: restored.get(name) or {} for name in items}, restored["meta"]
 
 
+def read_weights(path: str) -> tuple[dict[str, PyTree], dict[str, Any], str]:
+    """Reads what a run is judged by: the moving averages of params and batch_stats where the run has them.
+
+    Returns:
+        {"params", "batch_stats"}, the meta, and which they are: 'averaged weights' or 'weights'.
+
+    Raises:
+        UserError: no such checkpoint or a damaged one.
+    """
+    items, meta = read(path, ("params", "batch_stats", "ema"))
+    ema = items.pop("ema")
+    if not ema:
+        return items, meta, "weights"
+    if "params" not in ema:  # of a release that averaged the parameters alone, which is of no use
+        return items, meta, "weights (its moving average lacks statistics: it is of an older release)"
+    return {"batch_stats": {}} | ema, meta, "averaged weights"
+
+
 def _spec(leaf: Any) -> str:
     """Writes dtype and shape as float32[3,3,64,64]."""
     return f"{np.dtype(leaf.dtype).name}[{','.join(map(str, leaf.shape))}]"
@@ -249,8 +321,14 @@ def _telling_damage(source: epath.Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        raise UserError(f"the checkpoint {source} cannot be read, it is damaged or not of this program: "
-                        f"{_reason(error)}") from error
+        raise DamagedError(f"the checkpoint {source} cannot be read, it is damaged or not of this program: "
+                           f"{_reason(error)}{_others(source)}") from error
+
+
+def _others(source: epath.Path) -> str:
+    """The complete checkpoints beside one, in words."""
+    steps = [step for step in complete_steps(source.parent) if str(step) != source.name]
+    return f". Beside it there is {', '.join(map(str, steps))}" if steps else ""
 
 
 def _reason(error: Exception) -> str:

@@ -26,17 +26,21 @@ def imagenet() -> Classes:
     return Classes(ids, names)
 
 
-def join(ours: Classes, theirs: Classes) -> np.ndarray:
+class Joined(NamedTuple):
+    """Where each class of a dataset is among a model's: columns int32 [C] of its logits. how: 'name' or 'number'."""
+
+    columns: np.ndarray
+    how: str
+
+
+def join(ours: Classes, theirs: Classes) -> Joined:
     """Where each class of a dataset is among the classes of a model.
 
     A class is found by its id, else by what it or its id is called: upper and lower case are alike, and so are spaces,
-    hyphens and underscores.
-
-    Returns:
-        int32 [len(ours.ids)], labels of the model.
+    hyphens and underscores. Classes that are all called by whole numbers, none of which the model knows, are labels.
 
     Raises:
-        UserError: classes that the model has not, or has more than one of that name; lists them.
+        UserError: classes that the model has not, has more than one of that name, or that are one to it; lists them.
     """
     by_id = {word: label for label, word in enumerate(theirs.ids)}
     by_name: dict[str, set[int]] = {}
@@ -47,6 +51,8 @@ def join(ours: Classes, theirs: Classes) -> np.ndarray:
     for word, names in zip(ours.ids, ours.names, strict=True):
         named = set().union(*(by_name.get(_key(name), set()) for name in (word, *names.split(","))))
         found.append({by_id[word]} if word in by_id else named)
+    if not any(found) and all(word.isdecimal() and int(word) < len(theirs.ids) for word in ours.ids):
+        return Joined(np.array(ours.ids, np.int32), "number")
     lost = [word for word, labels in zip(ours.ids, found, strict=True) if len(labels) != 1]
     if lost:
         several = [f"{word} ({' or '.join(theirs.ids[label] for label in sorted(labels))})"
@@ -54,7 +60,11 @@ def join(ours: Classes, theirs: Classes) -> np.ndarray:
         hint = f"; more than one is called {_some(several)}: name the folder by its id" if several else ""
         raise UserError(f"the model has no class {_some(lost)} of the dataset; it has {len(theirs.ids)}: "
                         f"{_some(theirs.ids)}{hint}. Finetune it on this dataset (init_from)")
-    return np.array([labels.pop() for labels in found], np.int32)
+    columns = [label for (label,) in found]
+    if len(set(columns)) < len(columns):
+        same = [word for word, label in zip(ours.ids, columns, strict=True) if columns.count(label) > 1]
+        raise UserError(f"the classes {_some(same)} of the dataset are one to the model: join their folders")
+    return Joined(np.array(columns, np.int32), "name")
 
 
 def _key(name: str) -> str:

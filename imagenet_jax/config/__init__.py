@@ -29,12 +29,13 @@ def base() -> Config:
     config.parallel = "pmap"  # or 'shard_map': jit + shard_map on a one-axis mesh; same numbers
     config.log_every = "50 steps"
     config.aux_weight = 0.3  # of the loss of each auxiliary head, in models that have them
-    config.ema_decay = 0.0  # exponential moving average of the weights, evaluated instead of them; 0 for none
+    config.ema_decay = 0.0  # of an average of weights and BatchNorm statistics, judged in their place; 0 for none
+    config.ema_warmup = True  # that decay is at most (1 + t) / (10 + t) at step t: a short run has an average too
 
     config.dataset = Config()  # which examples
     config.dataset.dir = ""  # what `prepare` wrote; empty for the environment variable IMAGENET_DIR
     config.dataset.train_split = "train"
-    config.dataset.eval_split = "validation"  # reported, never selected on
+    config.dataset.eval_split = "validation"  # reported, never selected on; empty for none
     config.dataset.holdout = 0.0  # fraction of the training split kept out, for model selection
     config.dataset.fold = 0  # which of the round(1 / holdout) disjoint holdouts
     config.dataset.exclude = ""  # a manifest of `clean`: what it flags is not trained on; empty for none

@@ -95,6 +95,7 @@ RULES = {
     "log_every": _duration(),
     "aux_weight": _real(),
     "ema_decay": _SHARE,
+    "ema_warmup": _FLAG,
     "dataset.dir": _TEXT,
     "dataset.train_split": _TEXT,
     "dataset.eval_split": _TEXT,

@@ -31,7 +31,7 @@ class Predictions(NamedTuple):
 
 
 def eval_step(apply_fn: Callable[[Any, jax.Array], jax.Array], variables: Any, batch: Mapping[str, jax.Array],
-              probabilities: bool = False) -> dict[str, jax.Array]:
+              probabilities: bool = False, columns: np.ndarray | None = None) -> dict[str, jax.Array]:
     """Judges each example of a batch by itself; pure, no collectives.
 
     Args:
@@ -39,11 +39,14 @@ def eval_step(apply_fn: Callable[[Any, jax.Array], jax.Array], variables: Any, b
         variables: what `apply_fn` takes.
         batch: `image`, `label` [B], `index` [B], `mask` [B] (0 for padding).
         probabilities: return those of every class, too.
+        columns: int32 [classes], the logits of the classes that labels are of; the model's others are left out.
 
     Returns:
         The fields of `Predictions` and `mask`, each with leading axis B; and `probabilities` [B, classes].
     """
     logits = jnp.asarray(apply_fn(variables, batch["image"]), jnp.float32)
+    if columns is not None:
+        logits = logits[:, columns]
     best = jax.lax.top_k(logits, min(5, logits.shape[-1]))[1]
     every_class = {"probabilities": jax.nn.softmax(logits)} if probabilities else {}
     return every_class | {

@@ -5,6 +5,7 @@ import difflib
 import importlib
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from ml_collections import ConfigDict
@@ -34,6 +35,9 @@ def make(name: str, num_classes: int, dtype: str = "float32", **options: Any) ->
     spec = find(name)
     if dtype not in DTYPES:
         raise UserError(f"model.dtype: {dtype!r} is not a compute type; choose among {', '.join(DTYPES)}")
+    if dtype == "float64" and not jax.config.jax_enable_x64:
+        raise UserError("model.dtype='float64' needs JAX's double precision: set the environment variable "
+                        "JAX_ENABLE_X64=1")
     options = {key: value for key, value in options.items() if value is not None}
     known = [f.name for f in dataclasses.fields(spec.module)
              if f.default is not dataclasses.MISSING and f.name not in ("parent", "name")]

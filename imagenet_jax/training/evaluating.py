@@ -29,6 +29,10 @@ PyTree = Any
 _TO_DEVICE = ("image", "label", "index", "mask")
 
 
+class StoppedError(Exception):
+    """An evaluation was stopped between two batches."""
+
+
 class Evaluator(NamedTuple):
     """A compiled evaluation. view: size, resize, library, interpolation and antialias of the centre crop."""
 
@@ -40,24 +44,31 @@ class Evaluator(NamedTuple):
 
 
 def make_evaluator(model: nn.Module, layout: parallel.Layout, *, batch: int, view: Mapping[str, Any],
-                   workers: loader.Workers = loader.DEFAULT, probabilities: bool = False) -> Evaluator:
-    """Prepares to evaluate `batch` examples at a time over all devices; nothing is compiled yet."""
-    step = functools.partial(exact.eval_step, make_apply(model), probabilities=probabilities)
+                   workers: loader.Workers = loader.DEFAULT, probabilities: bool = False,
+                   columns: np.ndarray | None = None) -> Evaluator:
+    """Prepares to evaluate `batch` examples at a time over all devices; nothing is compiled yet.
+
+    columns: int32 [classes], the model's logit of each class of the dataset, if they differ.
+    """
+    step = functools.partial(exact.eval_step, make_apply(model), probabilities=probabilities, columns=columns)
     return Evaluator(parallel.compile_eval(step, layout), layout, batch, view, workers)
 
 
 def evaluate(evaluator: Evaluator, variables: PyTree, part: loader.Part,
              keep: probabilities_lib.Keep | None = None,
-             labels: np.ndarray | None = None) -> tuple[exact.Predictions, list[str]]:
+             is_stopped: Callable[[], bool] = lambda: False) -> tuple[exact.Predictions, list[str]]:
     """Judges every example of `part` once.
 
     Args:
         variables: params and batch_stats as `parallel.put_state` lays them.
         keep: is given the outputs of every batch of this host.
-        labels: int32, the model's label of each of the dataset's, if they differ.
+        is_stopped: asked before every batch.
 
     Returns:
-        The predictions of all hosts, in the model's labels, and the file name of each where this host read it.
+        The predictions of all hosts, and the file name of each where this host read it.
+
+    Raises:
+        StoppedError: is_stopped() was true.
     """
     layout, names = evaluator.layout, {}
     batches = loader.eval_batches(
@@ -65,9 +76,9 @@ def evaluate(evaluator: Evaluator, variables: PyTree, part: loader.Part,
         host_slice=loader.Host(jax.process_index(), jax.process_count()), local_devices=len(layout.local_devices))
 
     def run(batch: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        if is_stopped():
+            raise StoppedError
         names.update(zip(batch["index"].tolist(), batch["file_name"], strict=True))
-        if labels is not None:
-            batch = dict(batch) | {"label": labels[batch["label"]]}
         device_batch = parallel.put_batch({key: batch[key] for key in _TO_DEVICE}, layout)
         outputs = parallel.get_examples(evaluator.run(variables, device_batch), layout)
         if keep:
@@ -80,13 +91,13 @@ def evaluate(evaluator: Evaluator, variables: PyTree, part: loader.Part,
 
 
 def protocol(dataset: dataset_lib.Dataset, split: str, config: config_lib.Config, model: nn.Module,
-             checkpoint: str) -> dict[str, Any]:
-    """How a result came to be: it is written beside every result."""
+             checkpoint: str, which: str) -> dict[str, Any]:
+    """How a result came to be: it is written beside every result. which: 'weights' or 'averaged weights'."""
     view = config.view
     return {"dataset": dataset.name, "variant": dataset.variant, "split": split, "model": config.model.name,
             "crop": view.size, "resize": view.resize, "interpolation": view.interpolation,
             "antialias": view.antialias, "library": view.library, "mean": model.mean, "std": model.std,
-            "precision": config.model.dtype, "checkpoint": checkpoint}
+            "precision": config.model.dtype, "checkpoint": checkpoint, "evaluated": which}
 
 
 def variant_warning(dataset: dataset_lib.Dataset) -> str:
@@ -98,12 +109,17 @@ def variant_warning(dataset: dataset_lib.Dataset) -> str:
 
 
 class Trained(NamedTuple):
-    """What can be evaluated. source: in results; directory: of the run, or where results of a file go."""
+    """What can be evaluated.
+
+    source, which: in results, where from, and 'weights' or 'averaged weights'. directory: of the run, or where
+    results of a file go.
+    """
 
     variables: PyTree
     config: config_lib.Config
     classes: Classes
     source: str
+    which: str
     directory: str
 
 
@@ -124,13 +140,12 @@ def open_trained(path: str, model_name: str = "") -> Trained:
         if model_name:
             raise UserError(f"--model={model_name} is for a file of weights; {path} says itself of which network it is")
         directory, step = checkpoint.resolve(path)
-        items, meta = checkpoint.read(path, ("params", "batch_stats", "ema"))
+        variables, meta, which = checkpoint.read_weights(path)
         if "classes" not in meta:
             raise UserError(f"{directory}/{step} is older than the names of classes in checkpoints: go on with its run "
                             "(train), and evaluate the next one")
-        variables = {"params": items["ema"] or items["params"], "batch_stats": items["batch_stats"]}
         return Trained(variables, config_lib.Config(meta["config"]), Classes(*map(tuple, meta["classes"])),
-                       f"{os.path.basename(directory)}/{step}", os.path.dirname(directory))
+                       f"{os.path.basename(directory)}/{step}", which, os.path.dirname(directory))
     notes = weights.notes(file)
     name = model_name or (path if path in models.REGISTRY else notes.get("model", ""))
     if not name:
@@ -144,7 +159,7 @@ def open_trained(path: str, model_name: str = "") -> Trained:
         config.model.aux = False
     if "view" in notes:  # of the run that we exported it from
         config.view.update(json.loads(notes["view"]))
-    return Trained(variables, models.fill_view(config), classes, os.path.basename(file), name)
+    return Trained(variables, models.fill_view(config), classes, os.path.basename(file), "weights", name)
 
 
 def evaluate_checkpoint(path: str, *, model_name: str = "", dataset_dir: str = "", split: str = "", out: str = "",
@@ -171,28 +186,31 @@ def evaluate_checkpoint(path: str, *, model_name: str = "", dataset_dir: str = "
     config_lib.check_pil(config.view)
     dataset = dataset_lib.open_dataset(config_lib.dataset_dir(dataset_dir or config.dataset.dir))
     ours = Classes(dataset.classes, dataset.class_names)
-    labels = None if ours.ids == classes.ids else join(ours, classes)
-    if labels is not None and probabilities:
-        raise UserError(f"probabilities are of the {len(classes.ids)} classes of the model, which are not those of "
-                        f"{dataset.directory}: finetune it on this dataset (init_from)")
+    joined = None if ours.ids == classes.ids else join(ours, classes)
+    if joined:  # the report calls them as the model does
+        ours = Classes(*(tuple(words[label] for label in joined.columns) for words in classes))
+    if joined and joined.how == "number":
+        print(f"warning: the classes of {dataset.directory} are numbers, taken for labels of the model: "
+              f"{dataset.classes[0]} for {ours.names[0]}, ...", file=sys.stderr)
     if warning := variant_warning(dataset):
         print(warning, file=sys.stderr)
-    split = split or config.dataset.eval_split
+    split = split or config.dataset.eval_split or "holdout"
     part, cut = open_part(config, dataset, split)
     model = models.make(num_classes=len(classes.ids), **config.model)
     evaluator = make_evaluator(model, parallel.make_layout(config.parallel), batch=batch or config.evaluation.batch,
-                               view=config.view, workers=loader.Workers(**config.loader), probabilities=probabilities)
+                               view=config.view, workers=loader.Workers(**config.loader), probabilities=probabilities,
+                               columns=joined.columns if joined else None)
     out = out or os.path.join(trained.directory, "evaluation")
     path = os.path.join(out, "probabilities.npy")
-    saving = probabilities_lib.saving(path, len(part.pool), len(classes.ids)) if probabilities else \
+    saving = probabilities_lib.saving(path, len(part.pool), len(ours.ids)) if probabilities else \
         contextlib.nullcontext()
     with saving as keep:
-        predictions, names = evaluate(evaluator, parallel.put_state(trained.variables, evaluator.layout), part, keep,
-                                      labels)
-    joined = {} if labels is None else {"classes": f"{len(labels)} of the model's {len(classes.ids)}, found by name"}
+        predictions, names = evaluate(evaluator, parallel.put_state(trained.variables, evaluator.layout), part, keep)
+    found = {"classes": f"{len(ours.ids)} of the model's {len(classes.ids)}, found by {joined.how}; the logits of no "
+             "others count"} if joined else {}
     return report.write_evaluation(
-        out, predictions, classes.ids, class_names=classes.names, file_names=names,
-        protocol=protocol(dataset, split, config, model, trained.source) | cut | joined)
+        out, predictions, ours.ids, class_names=ours.names, file_names=names,
+        protocol=protocol(dataset, split, config, model, trained.source, trained.which) | cut | found)
 
 
 def open_part(config: config_lib.Config, dataset: dataset_lib.Dataset,
@@ -205,5 +223,6 @@ def open_part(config: config_lib.Config, dataset: dataset_lib.Dataset,
     cut = {"holdout": config.dataset.holdout, "fold": config.dataset.get("fold", 0)}
     part = loader.Part(records, order.split_holdout(len(records), cut["holdout"], cut["fold"])[1])
     if not len(part.pool):
-        raise UserError("the run kept no holdout: train it with --config.dataset.holdout=0.1, say")
+        raise UserError("the run kept no holdout: train it with --config.dataset.holdout=0.1, say; or name the --split "
+                        f"to evaluate on, {' or '.join(dataset.splits)}")
     return part, cut

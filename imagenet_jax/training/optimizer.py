@@ -1,11 +1,13 @@
 """SGD as the recipes mean it, over a flat dict of the parameters that train."""
 
 import re
+from collections.abc import Iterable
 
 import jax
 import optax
 
 from imagenet_jax.training.schedule import Schedule
+from imagenet_jax.transfer import freeze
 
 
 def make(learning_rate: Schedule, *, momentum: float, nesterov: bool, weight_decay: float, decay: str,
@@ -24,3 +26,14 @@ def make(learning_rate: Schedule, *, momentum: float, nesterov: bool, weight_dec
         optax.clip_by_global_norm(clip_norm) if clip_norm else optax.identity(),
         optax.add_decayed_weights(weight_decay, decays),
         optax.sgd(learning_rate, momentum or None, nesterov))
+
+
+def decaying(paths: Iterable[str], pattern: str) -> list[str]:
+    """The paths of parameters that the regular expression is found in, which are those that weight decay acts on.
+
+    Raises:
+        UserError: there are none, so that nothing would decay; names the nearest.
+    """
+    paths = list(paths)
+    freeze.check_pattern("optimizer.decay", pattern, paths)
+    return [path for path in paths if re.search(pattern, path)]

@@ -20,13 +20,14 @@ _OUTSIDE_TRAINING = ("compile", "evaluation", "checkpoint")
 class JsonLinesWriter(metric_writers.LoggingWriter):
     """Appends scalars to a file, one JSON object a line; what JSON cannot hold goes to the log.
 
-    Lines past `start_step`, written by a run that died after its last checkpoint, are dropped first, and so is a last
-    line that was cut short. A value that is not finite is written as null.
+    Lines past what the last checkpoint knows of are dropped first: those of training past `start_step`, those of
+    evaluations past `evaluated`, and a last line that was cut short. A value that is not finite is written as null.
     """
 
-    def __init__(self, path: str, start_step: int) -> None:
+    def __init__(self, path: str, start_step: int, evaluated: int) -> None:
         super().__init__()
-        kept = [line for line in read_metrics(path) if line["step"] <= start_step > 0]
+        kept = [line for line in read_metrics(path)
+                if line["step"] <= (start_step if any(key.startswith("train/") for key in line) else evaluated)]
         with open(path + ".tmp", "w", encoding="utf-8") as file:
             file.writelines(json.dumps(line) + "\n" for line in kept)
         os.replace(path + ".tmp", path)
@@ -69,10 +70,11 @@ class Reporter:
         *,
         total_steps: int,
         start_step: int,
+        evaluated: int = 0,
         global_batch: int,
         seconds_between_lines: float = 20.0,
     ) -> None:
-        """Opens the writers of `workdir`; `start_step` is the step resumed from, or 0.
+        """Opens the writers of `workdir`; `start_step` is the step resumed from, `evaluated` the last judged, or 0.
 
         `seconds_between_lines` is how often, at most, a log file gets a line of progress.
         """
@@ -95,7 +97,7 @@ class Reporter:
         self._writer = metric_writers.MultiWriter([])
         if self._visible:
             os.makedirs(workdir, exist_ok=True)
-            metrics = JsonLinesWriter(os.path.join(workdir, "metrics.jsonl"), start_step)
+            metrics = JsonLinesWriter(os.path.join(workdir, "metrics.jsonl"), start_step, evaluated)
             events = metric_writers.SummaryWriter(workdir)
             self._writer = metric_writers.MultiWriter([metrics, events])
 

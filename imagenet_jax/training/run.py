@@ -22,6 +22,19 @@ from imagenet_jax.training.step import StepOptions
 from imagenet_jax.transfer import freeze
 
 
+class Cadence(NamedTuple):
+    """How many steps lie between two lines of metrics, evaluations, checkpoints, checkpoints kept for ever (0: none).
+
+    patience: steps without a better holdout top-1 after which the run stops, 0 for never.
+    """
+
+    log: int
+    judge: int
+    save: int
+    milestone: int
+    patience: int
+
+
 class Run(NamedTuple):
     """All that a run is made of and that no step changes."""
 
@@ -29,47 +42,59 @@ class Run(NamedTuple):
     workdir: str
     dataset: dataset_lib.Dataset
     train_part: loader.Part
-    judged: dict[str, loader.Part]  # 'holdout' where there is one, and 'val'
+    judged: dict[str, loader.Part]  # 'holdout' and 'val', where there are such
     layout: parallel.Layout
     micro_batches: int
     total_steps: int
+    cadence: Cadence
     learning_rate: schedule.Schedule
     options: StepOptions
     notes: tuple[str, ...] = ()  # for the report
 
-    def steps(self, duration: str) -> int:
-        """Optimizer steps in a duration."""
-        return config_lib.steps(duration, len(self.train_part.pool), self.config.global_batch, self.total_steps)
-
 
 def build(config: config_lib.Config, workdir: str) -> Run:
-    """Opens the data and makes model, optimizer and layout."""
+    """Opens the data and makes model, optimizer and layout.
+
+    Raises:
+        UserError: no such data, a split that is not there, no example to train on, or choices that contradict.
+    """
     dataset = dataset_lib.open_dataset(config_lib.dataset_dir(config.dataset.dir))
-    records = cache.keep(dataset_lib.open_split(dataset, config.dataset.train_split), config.loader.cache_gb)
-    pool, holdout = order.split_holdout(len(records), config.dataset.holdout, config.dataset.fold)
-    pool, notes = without_flagged(config, dataset, pool)
-    directory = dataset.directory if "://" in dataset.directory else os.path.abspath(dataset.directory)
-    train_part = loader.Part(records, pool, (directory, config.dataset.train_split))
-    judged = {"holdout": loader.Part(records, holdout)} if len(holdout) else {}
-    eval_records = dataset_lib.open_split(dataset, config.dataset.eval_split)
-    judged["val"] = loader.Part(eval_records, np.arange(len(eval_records)))
-    total = config_lib.steps(config.duration, len(pool), config.global_batch)
-    if total < 1:
-        raise UserError(f"duration={config.duration!r} is less than one step of {config.global_batch} examples")
-    learning_rate = schedule.make(
-        lambda d: config_lib.steps(d, len(pool), config.global_batch, total), total, **config.schedule)
+    train_part, judged, notes = open_parts(config, dataset)
+    total, learning_rate = plan(config, len(train_part.pool))
     model = models.make(num_classes=len(dataset.classes), **config.model)
     patterns = tuple(config.freeze)
     if patterns:
         model = dataclasses.replace(model, frozen=functools.partial(freeze.is_frozen, patterns=patterns))
     options = StepOptions(model, optimizer.make(learning_rate, **config.optimizer),
                           functools.partial(losses.cross_entropy, **config.loss), config.seed, patterns,
-                          config.ema_decay, config.aux_weight)
+                          config.ema_decay, config.ema_warmup, config.aux_weight)
     layout = parallel.make_layout(config.parallel)
     micro = parallel.micro_batches(layout, config.global_batch, config.max_per_device_batch,
                                    getattr(model, "bn_group", None))
-    return Run(config, workdir, dataset, train_part, judged, layout, micro, total, learning_rate, options,
-               notes)
+    return Run(config, workdir, dataset, train_part, judged, layout, micro, total,
+               cadence(config, len(train_part.pool), total), learning_rate, options, notes)
+
+
+def open_parts(config: config_lib.Config, dataset: dataset_lib.Dataset
+               ) -> tuple[loader.Part, dict[str, loader.Part], tuple[str, ...]]:
+    """What is trained on, what is judged, and notes of what was left out."""
+    records = cache.keep(dataset_lib.open_split(dataset, config.dataset.train_split), config.loader.cache_gb)
+    pool, holdout = order.split_holdout(len(records), config.dataset.holdout, config.dataset.fold)
+    if config.dataset.holdout and not len(holdout) or not len(pool):
+        raise UserError(f"dataset.holdout={config.dataset.holdout} of {len(records):,} examples leaves "
+                        f"{len(holdout):,} to judge by and {len(pool):,} to train on")
+    pool, notes = without_flagged(config, dataset, pool)
+    directory = dataset.directory if "://" in dataset.directory else os.path.abspath(dataset.directory)
+    judged = {"holdout": loader.Part(records, holdout)} if len(holdout) else {}
+    split = config.dataset.eval_split
+    if split and split not in dataset.splits:
+        raise UserError(f"{dataset.directory} has no split '{split}' to evaluate on; it has "
+                        f"{', '.join(map(repr, dataset.splits))}. Without any, set dataset.eval_split='', and perhaps "
+                        "dataset.holdout=0.02 to judge by a part of the training split")
+    if split:
+        eval_records = dataset_lib.open_split(dataset, split)
+        judged["val"] = loader.Part(eval_records, np.arange(len(eval_records)))
+    return loader.Part(records, pool, (directory, config.dataset.train_split)), judged, notes
 
 
 def without_flagged(config: config_lib.Config, dataset: dataset_lib.Dataset,
@@ -87,6 +112,27 @@ def without_flagged(config: config_lib.Config, dataset: dataset_lib.Dataset,
                   f"{config.dataset.exclude} flags as {' or '.join(names) or 'anything'}.",)
 
 
+def plan(config: config_lib.Config, examples: int) -> tuple[int, schedule.Schedule]:
+    """Steps of the whole run over `examples`, and its learning rate."""
+    total = config_lib.steps(config.duration, examples, config.global_batch)
+    if total < 1:
+        raise UserError(f"duration={config.duration!r} is less than one step of {config.global_batch} examples")
+    if total >= 2**31:
+        raise UserError(f"duration={config.duration!r} is {total:,} steps, more than are counted (2^31)")
+    steps = functools.partial(config_lib.steps, examples=examples, global_batch=config.global_batch, total=total)
+    return total, schedule.make(steps, total, **config.schedule)
+
+
+def cadence(config: config_lib.Config, examples: int, total: int) -> Cadence:
+    """The durations of a config in steps; what is shorter than a step is one."""
+
+    def steps(duration: str) -> int:
+        return max(1, config_lib.steps(duration, examples, config.global_batch, total)) if duration else 0
+
+    return Cadence(steps(config.log_every), steps(config.evaluation.every), steps(config.checkpoint.every),
+                   steps(config.checkpoint.milestones), steps(config.early_stopping))
+
+
 def identity(run: Run) -> dict[str, Any]:
     """What must not change about the data while a run goes on."""
     same = {"name": run.dataset.name, "train_examples": len(run.train_part.records),
@@ -96,13 +142,17 @@ def identity(run: Run) -> dict[str, Any]:
 
 
 def describe(run: Run, state: TrainState) -> str:
-    """What is about to happen, in three lines."""
+    """What is about to happen, in a few lines."""
     config, devices = run.config, run.layout.devices
     count = sum(x.size for x in jax.tree.leaves(state.params))
     share = config.global_batch // len(devices)
-    splits = ", ".join(f"{split} {len(part.pool):,}" for split, part in run.judged.items())
+    splits = ", ".join(f"{split} {len(part.pool):,}" for split, part in run.judged.items()) or "nothing to judge by"
     accumulated = f" in {run.micro_batches} micro-batches" if run.micro_batches > 1 else ""
-    return (f"{config.model.name}: {count:,} parameters, {config.model.dtype} compute\n"
+    trainable, frozen = freeze.split(state.params, run.options.freeze)
+    held = f", {len(frozen)} of {len(trainable) + len(frozen)} arrays frozen" if frozen else ""
+    decaying = optimizer.decaying(trainable, config.optimizer.decay) if config.optimizer.weight_decay else ()
+    return (f"{config.model.name}: {count:,} parameters, {config.model.dtype} compute{held}, weight decay on "
+            f"{len(decaying)} of {len(trainable)} trained arrays\n"
             f"{run.dataset.name}: {len(run.train_part.pool):,} training examples of {len(run.dataset.classes)} "
             f"classes, {splits}\n"
             f"{run.total_steps:,} steps of {config.global_batch}: {len(devices)} x {devices[0].device_kind} under "

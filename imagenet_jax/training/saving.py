@@ -1,26 +1,43 @@
-"""When and where a run saves itself, and how it notices that it must stop."""
+"""When and where a run saves itself, what it must remember besides its state, and how it notices that it must stop."""
 
 import contextlib
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
 from jax.experimental import multihost_utils
 
 from imagenet_jax import checkpoint
+from imagenet_jax.training.run import Cadence
 from imagenet_jax.training.state import TrainState
 
 PyTree = Any
 
 
-class Best(NamedTuple):
-    """The best holdout top-1 so far and the step that reached it."""
+class Progress(NamedTuple):
+    """How far a run has come, besides its TrainState: every checkpoint has it, so that an interruption changes nothing.
 
-    top1: float = -1.0
-    step: int = 0
+    best_top1, best_step: of the holdout, and after which step. evaluated: the last step whose evaluation is done.
+    finished: why the run ended before its last step, '' if it did not. sums: (sum, count) by name of the training
+    metrics that no line of metrics.jsonl has told yet.
+    """
+
+    best_top1: float = -1.0
+    best_step: int = 0
+    evaluated: int = 0
+    finished: str = ""
+    sums: Mapping[str, tuple[float, float]] = {}
+
+    @classmethod
+    def of(cls, meta: Mapping[str, Any]) -> "Progress":
+        """What a checkpoint says of it."""
+        if "progress" in meta:
+            return cls(**meta["progress"])
+        top1, step = meta["best"]  # of a checkpoint older than this class, which was saved after its evaluation
+        return cls(top1, step, meta["step"])
 
 
 def items_of(state: TrainState) -> dict[str, PyTree]:
@@ -31,29 +48,29 @@ def items_of(state: TrainState) -> dict[str, PyTree]:
 class Saver:
     """Saves into `workdir`/checkpoints and `workdir`/best, which are opened when first needed."""
 
-    def __init__(self, workdir: str, fetch: Callable[[PyTree], PyTree], meta: dict[str, Any], *, keep: int,
-                 milestone_steps: int, minutes: float) -> None:
-        """fetch: copies a state from the devices. meta: what every checkpoint says besides step and best."""
-        self._workdir, self._fetch, self._meta = workdir, fetch, meta
-        self._policy = {"checkpoints": {"keep": keep, "milestone_steps": milestone_steps}, "best": {"keep": 1}}
+    def __init__(self, workdir: str, fetch: Callable[[PyTree], PyTree], meta: dict[str, Any], cadence: Cadence, *,
+                 keep: int, minutes: float) -> None:
+        """fetch: copies a state from the devices. meta: what every checkpoint says besides step and progress."""
+        self._workdir, self._fetch, self._meta, self._cadence = workdir, fetch, meta, cadence
+        self._policy = {"checkpoints": {"keep": keep, "milestone_steps": cadence.milestone}, "best": {"keep": 1}}
         self._seconds, self._last = minutes * 60, time.monotonic()
         self._managers: dict[str, Any] = {}
 
-    def is_due(self) -> bool:
-        """Whether the wall clock asks for a checkpoint; the hosts agree by following the first one's."""
+    def is_due(self, step: int) -> bool:
+        """Whether the step or the wall clock asks for a checkpoint; the hosts agree by following the first one's."""
         due = self._seconds > 0 and time.monotonic() - self._last >= self._seconds
         if jax.process_count() > 1:
             due = bool(multihost_utils.broadcast_one_to_all(due))
-        return due
+        return due or any(every and step % every == 0 for every in (self._cadence.save, self._cadence.milestone))
 
-    def save(self, kind: str, state: TrainState, step: int, best: Best) -> None:
+    def save(self, kind: str, state: TrainState, step: int, progress: Progress) -> None:
         """Starts to save the state after `step` steps into `kind`, 'checkpoints' or 'best'."""
         if kind not in self._managers:
             self._managers[kind] = checkpoint.open_manager(os.path.join(self._workdir, kind), **self._policy[kind])
         if kind == "checkpoints":
             self._last = time.monotonic()
         seen = step * self._meta["config"]["global_batch"]
-        meta = self._meta | {"step": step, "examples_seen": seen, "best": list(best)}
+        meta = self._meta | {"step": step, "examples_seen": seen, "progress": progress._asdict()}
         checkpoint.save(self._managers[kind], step, items_of(self._fetch(state)), meta)
 
     def finish(self) -> None:
@@ -64,8 +81,11 @@ class Saver:
 
 
 @contextlib.contextmanager
-def termination() -> Iterator[Callable[[int], bool]]:
-    """Gives a function that says, after a step, whether SIGTERM or SIGINT came (on any host)."""
+def termination() -> Iterator[Callable[..., bool]]:
+    """Gives a function that says, after a step, whether SIGTERM or SIGINT came (on any host).
+
+    Without a step it says so between two steps, which only a single host can decide for itself.
+    """
     asked = False
 
     def ask(signum: int, frame: Any) -> None:
@@ -75,9 +95,9 @@ def termination() -> Iterator[Callable[[int], bool]]:
 
     previous = {number: signal.signal(number, ask) for number in (signal.SIGTERM, signal.SIGINT)}
 
-    def is_asked(step: int) -> bool:
+    def is_asked(step: int | None = None) -> bool:
         if jax.process_count() > 1:  # JAX's own service then owns SIGTERM and makes the hosts agree
-            return multihost_utils.reached_preemption_sync_point(step)
+            return step is not None and multihost_utils.reached_preemption_sync_point(step)
         return asked
 
     try:

@@ -24,7 +24,8 @@ def make(duration: Callable[[str], int], total: int, *, peak: float, warmup: str
         step -> learning rate, usable inside jit.
 
     Raises:
-        UserError: a warm-up that leaves no step for the rest; boundaries that do not rise from after the warm-up.
+        UserError: a warm-up that leaves no step for the rest; boundaries that do not rise from after the warm-up to
+            before the end.
     """
     warm = duration(warmup)
     if warm >= total:
@@ -39,6 +40,9 @@ def make(duration: Callable[[str], int], total: int, *, peak: float, warmup: str
         if not drops or sorted({warm, *drops}) != [warm, *drops]:
             raise UserError(f"schedule.decay='step' needs schedule.boundaries that rise from after the warm-up ({warm} "
                             f"steps); {boundaries!r} are steps {drops}")
+        if drops[-1] >= total:
+            raise UserError(f"schedule.boundaries={boundaries!r} are steps {drops}, but the whole run has {total}: the "
+                            "rate would not fall there. Shorten them like the duration, or write them as percentages")
         after = optax.piecewise_constant_schedule(peak, {drop - warm: factor for drop in drops})
     else:
         after = optax.constant_schedule(peak)

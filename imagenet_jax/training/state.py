@@ -16,7 +16,7 @@ class TrainState(NamedTuple):
     """Everything float32 (float64 in double precision), replicated over devices.
 
     step: int32 scalar, optimizer steps done. params, batch_stats: nested dicts. opt_state: of the parameters
-    that train only. ema: moving average of params, or None.
+    that train only. ema: moving averages {"params", "batch_stats"}, or None.
     """
 
     step: jax.Array
@@ -37,4 +37,9 @@ def make_state(params: PyTree, batch_stats: PyTree, optimizer: optax.GradientTra
     """The state at step 0; optimizer slots exist only for parameters that `frozen_patterns` leave to train."""
     trainable, _ = freeze.split(params, frozen_patterns)
     return TrainState(jnp.zeros((), jnp.int32), params, batch_stats, optimizer.init(trainable),
-                      params if with_ema else None)
+                      {"params": params, "batch_stats": batch_stats} if with_ema else None)
+
+
+def variables_of(state: TrainState) -> PyTree:
+    """What a state is judged by: the averages of params and batch_stats where it has them."""
+    return {"params": state.params, "batch_stats": state.batch_stats} if state.ema is None else state.ema

@@ -18,7 +18,9 @@ Metrics = dict[str, tuple[jax.Array, jax.Array]]  # name -> (sum, count), alread
 
 
 class StepOptions(NamedTuple):
-    """What the step is made of. `loss` maps (logits [B, K], labels [B]) to [B]; `aux_weight` see `model_loss`."""
+    """What the step is made of. `loss` maps (logits [B, K], labels [B]) to [B]; ema_* see `average`, aux_weight see
+    `model_loss`.
+    """
 
     model: nn.Module
     optimizer: optax.GradientTransformation
@@ -26,6 +28,7 @@ class StepOptions(NamedTuple):
     seed: int = 0
     freeze: tuple[str, ...] = ()
     ema_decay: float = 0.0
+    ema_warmup: bool = True
     aux_weight: float = 0.0
 
 
@@ -79,12 +82,25 @@ def train_step(options: StepOptions, state: TrainState, batch: Batch) -> tuple[T
     updates, opt_state = options.optimizer.update(grads, state.opt_state, trainable)
     params = freeze.merge(optax.apply_updates(trainable, updates), frozen)
     ema = state.ema
-    if ema is not None:  # written so that in float32 too the average of a constant is that constant
-        ema = jax.tree.map(lambda old, new: old + (1 - options.ema_decay) * (new - old), ema, params)
+    if ema is not None:
+        ema = average(ema, {"params": params, "batch_stats": batch_stats}, state.step, options)
     # A finite loss can still take a step to weights that are not: what is saved must be known to be good.
     finite = jnp.stack([jnp.isfinite(x).all() for x in jax.tree.leaves((params, batch_stats))]).all()
     metrics["finite"] = (finite.astype(jnp.float32), jnp.ones(()))
     return TrainState(state.step + 1, params, batch_stats, opt_state, ema), metrics
+
+
+def average(ema: PyTree, new: PyTree, step: jax.Array, options: StepOptions) -> PyTree:
+    """The exponential moving average of params and batch_stats after one more step, `step` having been done before.
+
+    Its decay is `ema_decay`; with `ema_warmup` min(ema_decay, (1 + step) / (10 + step)), as TensorFlow's
+    ExponentialMovingAverage has it with num_updates, so that the initial weights are soon forgotten.
+    """
+    share = 1 - options.ema_decay  # of the new value
+    if options.ema_warmup:
+        share = jnp.maximum(share, 9 / (10 + step))
+    # Written so that in float32 too the average of a constant is that constant.
+    return jax.tree.map(lambda old, value: old + (share * (value - old)).astype(old.dtype), ema, new)
 
 
 def model_loss(model: nn.Module, loss: Callable[[jax.Array, jax.Array], jax.Array], variables: PyTree,

@@ -21,12 +21,12 @@ def to_torch(path: str, out: str, dialect: str = "") -> str:
         UserError: no checkpoint there, or a model that the library has not.
     """
     directory, step = checkpoint.resolve(path)
-    items, meta = checkpoint.read(path, ("params", "batch_stats", "ema"))
+    variables, meta, which = checkpoint.read_weights(path)
     name = meta["config"]["model"]["name"]
     dialect = dialect or next(iter(weights.dialects(name)), "")
-    arrays = weights.to_torch(name, items["ema"] or items["params"], items["batch_stats"], dialect)
+    arrays = weights.to_torch(name, variables["params"], variables["batch_stats"], dialect)
     notes = {"view": json.dumps(meta["config"]["view"])} | (
         {"classes": json.dumps(meta["classes"])} if "classes" in meta else {})
     weights.write(out, arrays, model=name, library=dialect, checkpoint=f"{directory}/{step}", **notes)
     return (f"{out}: {len(arrays)} tensors of {name} as {dialect} names them, "
-            f"{'moving average' if items['ema'] else 'weights'} of {directory}/{step}")
+            f"{which} of {directory}/{step}")

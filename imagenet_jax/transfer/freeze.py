@@ -44,7 +44,7 @@ def split(params: dict[str, Any], patterns: tuple[str, ...]) -> tuple[dict[str, 
     """
     flat = traverse_util.flatten_dict(params, sep="/")
     for pattern in patterns:
-        _check(pattern, list(flat))
+        check_pattern("freeze", pattern, list(flat))
     frozen = {path: leaf for path, leaf in flat.items() if is_frozen(path, patterns)}
     trainable = {path: leaf for path, leaf in flat.items() if path not in frozen}
     if not trainable:
@@ -57,14 +57,15 @@ def merge(trainable: dict[str, Any], frozen: dict[str, Any]) -> dict[str, Any]:
     return traverse_util.unflatten_dict({**trainable, **frozen}, sep="/")
 
 
-def _check(pattern: str, paths: list[str]) -> None:
+def check_pattern(key: str, pattern: str, paths: list[str]) -> None:
+    """Raises UserError if the pattern of config.`key` is no regular expression or matches none of the paths."""
     try:
         search = re.compile(pattern.removeprefix("!")).search
     except re.error as error:
-        raise UserError(f"freeze: {pattern!r} is not a regular expression: {error}") from error
+        raise UserError(f"{key}: {pattern!r} is not a regular expression: {error}") from error
     if any(search(path) for path in paths):
         return
     parts = {"/".join(path.split("/")[:depth]) for path in paths for depth in (1, 2, 3)}
     words = "".join(re.findall(r"[\w/]", pattern))
     near = difflib.get_close_matches(words, sorted(parts), n=3, cutoff=0)
-    raise UserError(f"freeze: {pattern!r} matches no parameter; the nearest are {', '.join(near)}")
+    raise UserError(f"{key}: {pattern!r} matches no parameter; the nearest are {', '.join(near)}")

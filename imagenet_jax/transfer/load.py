@@ -23,12 +23,12 @@ class Loaded(NamedTuple):
     """What `init_from` took over and what it did not; `str()` tells it to people.
 
     Attributes:
-        source: the checkpoint, `DIRECTORY/STEP`.
+        source: the file, or the checkpoint and which of its weights, `DIRECTORY/STEP (averaged weights)`.
         loaded: paths of the arrays that were taken over, as `params/conv1/kernel`.
         reinitialised: (path, shape in the source, shape here) of the arrays that stay fresh.
         left_out: names of the arrays of auxiliary heads that the source has and the model here has not.
         cast: paths of the arrays that a file holds in another precision than float32.
-        other_classes: whether the source tells other classes apart.
+        head: what became of the head for the classes that source and model tell apart.
     """
 
     source: str
@@ -36,15 +36,15 @@ class Loaded(NamedTuple):
     reinitialised: tuple[tuple[str, tuple[int, ...], tuple[int, ...]], ...]
     left_out: tuple[str, ...] = ()
     cast: tuple[str, ...] = ()
-    other_classes: bool = False
+    head: str = ""
 
     def __str__(self) -> str:
         total = len(self.loaded) + len(self.reinitialised)
         lines = [f"init_from {self.source}: loaded {len(self.loaded)} of {total} arrays"]
         lines += [f"  not loaded, freshly initialised: {path}, {list(theirs)} there, {list(ours)} here"
                   for path, theirs, ours in self.reinitialised]
-        if self.other_classes:
-            lines.append("  the source tells other classes apart, so nothing of its head was taken over")
+        if self.head:
+            lines.append(f"  {self.head}")
         if self.left_out:
             lines.append(f"  left out: {len(self.left_out)} arrays of auxiliary heads, which this model has not")
         if self.cast:
@@ -83,7 +83,7 @@ def _take_over(ours: Mapping[str, Any], source: str, theirs: dict[str, Any], the
         theirs |= {path: theirs[path].astype(np.float32) for path in cast}
     left_out = tuple(name for name in theirs if name not in ours and AUX.match(name))
     theirs = {path: leaf for path, leaf in theirs.items() if path not in left_out}
-    others = bool(classes and their_classes) and classes.ids != their_classes.ids
+    theirs, others, head = _match_head(theirs, their_classes, classes)
     fresh = _fresh_head(theirs, ours, others)
     body = [{p: leaf for p, leaf in flat.items() if p not in fresh} for flat in (theirs, ours)]
     differences = checkpoint.diff(*body)
@@ -95,8 +95,25 @@ def _take_over(ours: Mapping[str, Any], source: str, theirs: dict[str, Any], the
     tree = traverse_util.unflatten_dict(
         {path: leaf if path in fresh else theirs[path] for path, leaf in ours.items()}, sep="/")
     report = Loaded(source, tuple(path for path in ours if path not in fresh),
-                    tuple((path, theirs[path].shape, ours[path].shape) for path in fresh), left_out, cast, others)
+                    tuple((path, theirs[path].shape, ours[path].shape) for path in fresh), left_out, cast,
+                    head if others or not fresh else "")
     return tree["params"], tree.get("batch_stats", {}), report
+
+
+def _match_head(theirs: dict[str, Any], their_classes: Classes | None,
+                classes: Classes | None) -> tuple[dict[str, Any], bool, str]:
+    """The source's arrays with its heads in the order of our classes, whether it has others, and what was done."""
+    if classes is None or their_classes and classes.ids == their_classes.ids:
+        return theirs, False, ""
+    if their_classes is None:
+        return theirs, False, "the source does not say which classes it tells apart: its head was taken over as it is"
+    if set(classes.ids) != set(their_classes.ids):
+        return theirs, True, "the source tells other classes apart, so nothing of its head was taken over"
+    label = {word: i for i, word in enumerate(their_classes.ids)}
+    columns = [label[word] for word in classes.ids]
+    return ({path: leaf[..., columns] if HEAD.match(path) and leaf.shape[-1] == len(columns) else leaf
+             for path, leaf in theirs.items()}, False,
+            "the source has the same classes in another order: its head was taken over by their names")
 
 
 def variables_of_file(path: str, model_name: str) -> tuple[dict[str, Any], Classes | None]:
@@ -132,9 +149,9 @@ def _read(path: str, model_name: str, paths: list[str]) -> tuple[str, dict[str, 
         arrays = weights.from_torch(model_name, weights.read(path), paths)
         return path, arrays, classes_of_file(path, len(arrays.get(BIAS, ())))
     directory, step = checkpoint.resolve(path)
-    items, meta = checkpoint.read(f"{directory}/{step}")
+    variables, meta, which = checkpoint.read_weights(f"{directory}/{step}")
     classes = Classes(*map(tuple, meta["classes"])) if "classes" in meta else None
-    return f"{directory}/{step}", checkpoint.flatten(items), classes
+    return f"{directory}/{step} ({which})", checkpoint.flatten(variables), classes
 
 
 def _fresh_head(theirs: Mapping[str, Any], ours: Mapping[str, Any], others: bool) -> list[str]:

@@ -74,7 +74,7 @@ def test_a_variant_is_warned_of_and_stamped(dataset_dir):
     small = dataset._replace(variant="max_side=512, quality=90")
     assert "max_side=512, quality=90" in evaluating.variant_warning(small)
     config = models.fill_view(config_lib.base())
-    told = evaluating.protocol(small, "validation", config, SmallNet(num_classes=4), "1")
+    told = evaluating.protocol(small, "validation", config, SmallNet(num_classes=4), "1", "weights")
     assert told["variant"] == small.variant and (told["crop"], told["resize"]) == (224, 256) and told["mean"][0] > 1
 
 

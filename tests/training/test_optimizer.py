@@ -98,7 +98,7 @@ def test_frozen_parameters_stay_as_they_are():
     after, _ = run(opts, before, random_batches(20, 28), micro=7)
 
     names = lambda tree: traverse_util.flatten_dict(tree, sep="/")
-    for old, new in ((before.params, after.params), (before.params, after.ema)):
+    for old, new in ((before.params, after.params), (before.params, after.ema["params"])):
         for path, value in names(old).items():
             assert (value == names(new)[path]).all() == freeze.is_frozen(path, patterns), path
     for path, value in names(before.batch_stats).items():

@@ -68,7 +68,7 @@ def test_times_add_up_and_throughput_counts_training_alone(clock: Clock, workdir
 
 def test_resume_drops_what_was_told_past_the_checkpoint(workdir: str) -> None:
     def tell(start: int, end: int) -> None:
-        with reporting.Reporter(workdir, total_steps=9, start_step=start, global_batch=1) as told:
+        with reporting.Reporter(workdir, total_steps=9, start_step=start, evaluated=start, global_batch=1) as told:
             for step in range(start + 1, end + 1):
                 told.train(step, {"loss": float(step + start)})
                 told.scores(step, "val", {"top1": 0.5, "seen": 3})
@@ -86,7 +86,7 @@ def test_resume_drops_what_was_told_past_the_checkpoint(workdir: str) -> None:
 
 def test_metrics_are_json_even_where_they_are_not_finite(workdir: str) -> None:
     path = os.path.join(workdir, "metrics.jsonl")
-    writer = reporting.JsonLinesWriter(path, 0)
+    writer = reporting.JsonLinesWriter(path, 0, 0)
     writer.write_scalars(1, {"a": math.nan, "b": np.float32(0.5), "c": np.int64(7), "d": math.inf})
     writer.close()
     with open(path) as file:

@@ -61,7 +61,7 @@ def test_constant():
 
 def test_boundaries_count_from_step_0_not_from_the_end_of_the_warmup():
     expected = {19: 0.38, 20: 0.4, 29: 0.4, 30: 0.04, 59: 0.04, 60: 0.004, 99: 0.004}
-    for boundaries in (("3 epochs", "6 epochs"), ("30 steps", "60%"), ("3 epochs", "6 epochs", "20 epochs")):
+    for boundaries in (("3 epochs", "6 epochs"), ("30 steps", "60%")):
         check(make(decay="step", boundaries=boundaries), expected)
     halved = make(decay="step", boundaries=["3 epochs"], warmup="0 steps", factor=0.5)
     check(halved, {0: 0.4, 29: 0.4, 30: 0.2, 99: 0.2})
@@ -71,6 +71,12 @@ def test_boundaries_count_from_step_0_not_from_the_end_of_the_warmup():
                                         ("30 steps", "3 epochs"), ()])
 def test_boundaries_must_rise_from_after_the_warmup(boundaries):
     with pytest.raises(UserError, match=r"schedule\.boundaries.*warm-up \(20 steps\)"):
+        make(decay="step", boundaries=boundaries)
+
+
+@pytest.mark.parametrize("boundaries", [("3 epochs", "10 epochs"), ("30 epochs", "60 epochs", "80 epochs")])
+def test_boundaries_past_the_end_are_told(boundaries):
+    with pytest.raises(UserError, match="the whole run has 100: the rate would not fall there"):
         make(decay="step", boundaries=boundaries)
 
 

@@ -79,14 +79,17 @@ def test_metrics_are_sums_and_counts_over_devices_and_micro_batches():
     assert curve["top1"].tolist() == [[(logits.argmax(-1) == batch["label"]).sum(), 24]]
 
 
-def test_averaged_weights():
-    opts = options(ema_decay=0.9)
+@pytest.mark.parametrize(("warmup", "decays"), [(False, (0.3, 0.3, 0.3)), (True, (1 / 10, 2 / 11, 3 / 12))])
+def test_averaged_weights_and_statistics(warmup, decays):
+    opts = options(ema_decay=0.3, ema_warmup=warmup)
     state = fresh(opts)
-    expected = state.params
-    for i, batch in enumerate(random_batches(3)):
+    expected = {"params": state.params, "batch_stats": state.batch_stats}
+    for i, (batch, decay) in enumerate(zip(random_batches(3), decays, strict=True)):
         state, _ = run(opts, state, [batch])
         assert state.step == i + 1
-        expected = jax.tree.map(lambda old, new: 0.9 * old + 0.1 * new, expected, state.params)
+        expected = jax.tree.map(lambda old, new, decay=decay: decay * old + (1 - decay) * new, expected,
+                                {"params": state.params, "batch_stats": state.batch_stats})
+    assert jax.tree.leaves(expected["batch_stats"])
     jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-7), state.ema, expected)
 
 

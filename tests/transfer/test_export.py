@@ -18,16 +18,16 @@ CLASSES = [f"class {i}" for i in range(10)]
 def test_what_is_exported_is_what_the_checkpoint_holds(tmp_path, with_ema) -> None:
     model = models.make("resnet18", 10, width=8)
     variables = jax.jit(lambda: model.init(jax.random.key(0), np.zeros((1, 32, 32, 3))))()
-    ema = jax.tree.map(lambda x: x + 1, variables["params"]) if with_ema else None
+    ema = jax.tree.map(lambda x: x + 1, variables) if with_ema else None
     manager = checkpoint.open_manager(str(tmp_path / "checkpoints"), keep=1)
     checkpoint.save(manager, 7, {**variables, **({"ema": ema} if with_ema else {})},
                     {"step": 7, "classes": [CLASSES, CLASSES],
                      "config": {"model": {"name": "resnet18"}, "view": {"size": 96}}})
     checkpoint.finish(manager)
     told = export.to_torch(str(tmp_path), str(tmp_path / "out" / "weights.safetensors"))
-    assert ("moving average" if with_ema else "weights of") in told and "torchvision" in told
+    assert ("averaged weights of" in told) == with_ema and "torchvision" in told
     state = weights.read(str(tmp_path / "out" / "weights.safetensors"))
-    wanted = weights.to_torch("resnet18", ema or variables["params"], variables["batch_stats"])
+    wanted = weights.to_torch("resnet18", **(ema or variables))
     assert state.keys() == wanted.keys() and all(np.array_equal(state[key], wanted[key]) for key in state)
     with safe_open(str(tmp_path / "out" / "weights.safetensors"), "np") as file:
         assert json.loads(file.metadata()["view"]) == {"size": 96}

@@ -1,0 +1,68 @@
+"""Whose a workdir is: it belongs to the run whose config lies in it."""
+
+import json
+import os
+from typing import Any
+
+import jax
+
+from imagenet_jax import config as config_lib
+from imagenet_jax.errors import UserError
+
+# What may change when a run goes on elsewhere: it changes no number.
+HARDWARE_KEYS = ("dataset.dir", "dataset.service", "loader.", "parallel", "max_per_device_batch", "log_every",
+                 "checkpoint.", "evaluation.batch")
+# What may change when a run is extended: it leaves the steps that are done as they are.
+EXTENDABLE_KEYS = ("duration", "schedule.", "early_stopping")
+
+
+def changes(config: config_lib.Config, workdir: str, *, extend: bool = False) -> dict[str, tuple[Any, Any]]:
+    """What the config changes of the run that the workdir belongs to, {key: (there, now)}; nothing if it is free.
+
+    Args:
+        extend: the run may be given another length and schedule.
+
+    Raises:
+        UserError: the workdir belongs to a run with another config; says which keys differ.
+    """
+    path = config_path(workdir)
+    if not os.path.exists(path):
+        return {}
+    with open(path, encoding="utf-8") as file:
+        stored = json.load(file)
+    # A key younger than the run had its default value.
+    there, now = ({key: value for part in parts for key, value in config_lib.flat(config_lib.Config(part))}
+                  for parts in ((_plain(config_lib.base()), stored), (_plain(config),)))
+    different = {key: (there.get(key), now.get(key)) for key in sorted(there.keys() | now.keys())
+                 if there.get(key) != now.get(key) and not key.startswith(HARDWARE_KEYS)}
+    refused = [key for key in different if not (extend and key.startswith(EXTENDABLE_KEYS))]
+    if refused:
+        listed = "\n".join(f"  {key}: {there!r} there, {now!r} now" for key, (there, now) in different.items())
+        hint = " Or add --extend, which lets a run go on for longer." if not extend and all(
+            key.startswith(EXTENDABLE_KEYS) for key in refused) else ""
+        raise UserError(f"{workdir} holds a run with another config:\n{listed}\n"
+                        f"Use another --workdir, or the config of that run (its config.json).{hint}")
+    return different
+
+
+def claim(config: config_lib.Config, workdir: str, keep_as: str = "") -> None:
+    """Writes config.json, from when on the workdir is the run's; what lies there is kept under the name `keep_as`."""
+    if jax.process_index() != 0:
+        return
+    os.makedirs(workdir, exist_ok=True)
+    path = config_path(workdir)
+    if keep_as:
+        os.replace(path, os.path.join(workdir, keep_as))
+    with open(path + ".tmp", "w", encoding="utf-8") as file:
+        json.dump(_plain(config), file, indent=1)
+    os.replace(path + ".tmp", path)
+
+
+def config_path(workdir: str) -> str:
+    """Where the config of a workdir's run lies."""
+    return os.path.join(workdir, "config.json")
+
+
+def _plain(config: config_lib.Config) -> dict[str, Any]:
+    """As JSON gives it back: tuples are lists."""
+    return json.loads(json.dumps(config.to_dict()))

@@ -33,6 +33,10 @@ def main() -> None:
         app.run(command.main, argv, functools.partial(_parse_flags, command))
     except UserError as error:
         _fail(str(error))
+    except OSError as error:  # no room, no permission, not a directory: what the system says of it is the message
+        if error.strerror is None:
+            raise
+        _fail(f"{error.filename or name}: {error.strerror}")
 
 
 def _parse_flags(command: ModuleType, argv: list[str]) -> list[str]:

@@ -7,6 +7,8 @@ CONFIG = config_flags.DEFINE_config_file("config", None, "The recipe, such as co
 WORKDIR = flags.DEFINE_string("workdir", None, "Where checkpoints, metrics and the report go.")
 DISTRIBUTED = flags.DEFINE_bool(
     "distributed", False, "One process a host: join them first (TPU pods, Slurm and GKE say who they are).")
+EXTEND = flags.DEFINE_bool("extend", False, "Go on with the run in --workdir for another duration (and by another "
+                           "schedule) than it began with; what is done stays as it is.")
 flags.mark_flags_as_required(["config", "workdir"])
 
 
@@ -21,4 +23,4 @@ def main(argv: list[str]) -> None:
 
     if DISTRIBUTED.value:
         jax.distributed.initialize()
-    loop.train(CONFIG.value, WORKDIR.value)
+    loop.train(CONFIG.value, WORKDIR.value, extend=EXTEND.value)

@@ -64,7 +64,7 @@ def write_report(
         _table(
             ("split", "top-1", "top-5", "loss", "examples"),
             [(split, *_cells(scores)) for split, scores in results.items()],
-        ),
+        ) if results else "Nothing was evaluated: the run has neither an evaluation split nor a holdout.",
         "![loss and top-1 by step](learning.png)",
         "![learning rate and throughput by step](speed.png)",
         "## Time",

@@ -28,10 +28,14 @@ def changes(config: config_lib.Config, workdir: str, *, extend: bool = False) ->
     path = config_path(workdir)
     if not os.path.exists(path):
         return {}
-    with open(path, encoding="utf-8") as file:
-        stored = json.load(file)
+    try:
+        with open(path, encoding="utf-8") as file:
+            stored = config_lib.Config(json.load(file))
+    except (ValueError, AttributeError) as error:
+        raise UserError(f"{path} is damaged ({error}). Remove it if the run is to go on with the config given now; each "
+                        "checkpoint says in meta/metadata with which config it was written.") from error
     # A key younger than the run had its default value.
-    there, now = ({key: value for part in parts for key, value in config_lib.flat(config_lib.Config(part))}
+    there, now = ({key: value for part in parts for key, value in config_lib.flat(part)}
                   for parts in ((_plain(config_lib.base()), stored), (_plain(config),)))
     different = {key: (there.get(key), now.get(key)) for key in sorted(there.keys() | now.keys())
                  if there.get(key) != now.get(key) and not key.startswith(HARDWARE_KEYS)}
@@ -54,7 +58,7 @@ def claim(config: config_lib.Config, workdir: str, keep_as: str = "") -> None:
     if keep_as:
         os.replace(path, os.path.join(workdir, keep_as))
     with open(path + ".tmp", "w", encoding="utf-8") as file:
-        json.dump(_plain(config), file, indent=1)
+        json.dump(_plain(config).to_dict(), file, indent=1)
     os.replace(path + ".tmp", path)
 
 
@@ -63,6 +67,6 @@ def config_path(workdir: str) -> str:
     return os.path.join(workdir, "config.json")
 
 
-def _plain(config: config_lib.Config) -> dict[str, Any]:
+def _plain(config: config_lib.Config) -> config_lib.Config:
     """As JSON gives it back: tuples are lists."""
-    return json.loads(json.dumps(config.to_dict()))
+    return config_lib.Config(json.loads(json.dumps(config.to_dict())))

@@ -138,6 +138,13 @@ def test_a_workdir_never_mixes_two_configs(finished, small_config):
     loop.train(small_config, str(finished))
 
 
+@pytest.mark.parametrize("content", [b"", b"[1]", b'{"seed": 0', b"\xff\xfe"])
+def test_a_damaged_config_is_told(small_config, tmp_path, content):
+    (tmp_path / "config.json").write_bytes(content)
+    with pytest.raises(UserError, match="config.json is damaged"):
+        loop.train(small_config, str(tmp_path))
+
+
 def test_a_checkpoint_of_another_model_is_refused_with_a_diff(finished, small_config):
     (finished / "config.json").unlink()
     small_config.model.name = "resnet18"

@@ -1,9 +1,6 @@
-"""Settings of the process that must be made before JAX is imported."""
+"""Settings of the process that must be made before JAX or TensorFlow is imported."""
 
-import ctypes
-import importlib.metadata
 import os
-import platform
 
 # XLA:CPU's default library for single convolutions is up to five times slower than the one this selects.
 # An XLA that does not know a flag aborts, so it is given only to the releases it was measured with.
@@ -11,11 +8,27 @@ _CPU_FLAG, _CPU_FLAG_RELEASES = "--xla_cpu_experimental_ynn_fusion_type=-individ
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of glibc's malloc.h
 
 
+def quiet() -> None:
+    """Keeps the start-up lines of TensorFlow and XLA off stderr; their warnings and errors still come.
+
+    It acts on what is imported after it, here and in processes started from here. What the environment says already
+    stays.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")  # nothing below a warning
+    # TensorFlow tells of oneDNN whatever the level; and here it does nothing that oneDNN is for.
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+
+
 def configure() -> None:
-    """Makes XLA:CPU fast, keeps freed pages, and keeps compiled programs between runs.
+    """Is quiet, makes XLA:CPU fast, keeps freed pages, and keeps compiled programs between runs.
 
     The compilation cache lies in JAX_COMPILATION_CACHE_DIR, by default ~/.cache/imagenet_jax.
     """
+    import ctypes  # these take 20 ms, for which `--help` need not wait
+    import importlib.metadata
+    import platform
+
+    quiet()
     flags = os.environ.get("XLA_FLAGS", "")
     if _CPU_FLAG.split("=")[0] not in flags and importlib.metadata.version("jaxlib").startswith(_CPU_FLAG_RELEASES):
         os.environ["XLA_FLAGS"] = f"{flags} {_CPU_FLAG}".strip()

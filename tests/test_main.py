@@ -1,8 +1,10 @@
-"""The command line: lazy, and every mistake in it told in one message with exit code 2."""
+"""The command line: lazy, quiet, and every mistake in it told in one message with exit code 2."""
 
+import os
 import pathlib
 import subprocess
 import sys
+import textwrap
 
 import pytest
 
@@ -26,6 +28,52 @@ def test_help_lists_the_commands_and_imports_nothing_heavy():
     assert output.endswith("set()\n")
     for command in ("draw", "prepare", "train", "evaluate"):
         assert f"\n  {command} " in output
+
+
+def run_code(code):
+    """Runs it in a process that none of our settings has reached."""
+    env = {name: value for name, value in os.environ.items() if not name.startswith("TF_")}
+    return subprocess.run([sys.executable, "-c", textwrap.dedent(code)], cwd=ROOT, env=env, capture_output=True,
+                          text=True)
+
+
+def test_nothing_is_heard_of_tensorflow_but_its_warnings_and_errors():
+    done = run_code("""
+        from imagenet_jax import runtime
+        runtime.quiet()
+        import clu.metric_writers
+        import tensorflow_datasets as tfds
+        tfds.features.FeaturesDict({"label": tfds.features.ClassLabel(num_classes=3)}).get_tensor_spec()
+        from imagenet_jax.input import loader, service
+        list(loader.tf.data.Dataset.range(3).map(lambda i: i + 1))
+        """)
+    assert (done.returncode, done.stderr) == (0, "")
+    done = run_code("""
+        from imagenet_jax.input.pixels import tf
+        next(iter(tf.data.Dataset.range(3).cache()))
+        """)
+    assert "did not fully read the dataset being cached" in done.stderr and "oneDNN" not in done.stderr
+
+
+def test_the_accelerators_are_hidden_from_tensorflow_before_anything_runs_on_them():
+    done = run_code("""
+        import tensorflow as tf
+        real, hidden = tf.config.set_visible_devices, []
+        tf.config.set_visible_devices = lambda devices, kind: hidden.append((devices, kind)) or real(devices, kind)
+        from imagenet_jax.input import loader, service
+        assert hidden == [([], "GPU"), ([], "TPU")], hidden
+        assert {device.device_type for device in tf.config.get_visible_devices()} == {"CPU"}
+        real([], "CPU")  # which TensorFlow refuses once anything has run
+        """)
+    assert done.returncode == 0, done.stderr
+    done = run_code("""
+        import tensorflow as tf
+        def refuse(devices, kind):
+            raise RuntimeError("Visible devices cannot be modified after being initialized")
+        tf.config.set_visible_devices = refuse
+        from imagenet_jax.input import loader
+        """)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("arguments, words", [

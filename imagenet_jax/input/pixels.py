@@ -1,14 +1,20 @@
 """The tf graph of one example on the host: decode, crop, resize, flip; uint8 out."""
 
+import contextlib
 import functools
 import io
-import os
 
 import numpy as np
 from PIL import Image
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before the import: its start-up lines help nobody
-import tensorflow as tf
+from imagenet_jax import runtime
+
+runtime.quiet()
+import tensorflow as tf  # noqa: E402 it reads what quiet() says
+
+with contextlib.suppress(RuntimeError):  # it has run already, and holds what it holds
+    for _kind in ("GPU", "TPU"):  # they are JAX's: TensorFlow would take all of their memory at its first operation
+        tf.config.set_visible_devices([], _kind)
 
 _RATIOS = (1, 2, 4, 8)  # that libjpeg can shrink by while it decodes
 _NO_FRAME = (0xC4, 0xC8, 0xCC)  # JPEG markers among those of frames that are none

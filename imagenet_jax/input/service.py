@@ -7,11 +7,14 @@ Records are read by Python, which a graph cannot carry. Workers are therefore st
 (`launch/data_service.sh`): they know the function that the graph names, and open the dataset under the same path.
 """
 
+import contextlib
 import functools
 import json
+import os
 import queue
+import socket
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,27 +26,73 @@ from imagenet_jax.input.loader import ONE_HOST, Batch, Host, Part, Workers, tf
 
 AHEAD = 16  # batches held for one that is missing; then it is taken to be lost
 PATIENCE = 60.0  # seconds without any batch after which the service is given up
+CLOSED = "Closed to other machines. Whoever can log in to this one can connect, and it runs whatever it is sent."
+OPEN = ("Other machines can connect, and it runs whatever it is sent: keep it in a private network or behind a "
+        "firewall, or serve on --address=localhost and reach it through an ssh tunnel.")
 _TOKEN = "imagenet_jax.input.service.read"
+_KNOWN_RELEASES = "2.21"  # of TensorFlow, whose private table of functions _register writes into
+_LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
+_DESCRIPTORS = "/proc/self/fd"
 
 
-def serve(port: int, dispatcher: str = "", address: str = "") -> Any:
-    """Starts a dispatcher on `port`, or a worker for the `dispatcher` ('host:port'); it runs until it is let go.
+def serve(port: int, dispatcher: str = "", address: str = "localhost") -> tuple[Any, bool]:
+    """Starts a dispatcher on `port`, or a worker for the `dispatcher` ('host:port').
 
-    address: under which runs reach the worker, by default localhost; the port is added.
+    TensorFlow runs whatever graph it is sent, asks nobody who they are, and listens on every address. What is to be
+    reached as localhost is therefore closed to other machines, where the system can do that (Linux since 5.7).
+
+    Args:
+        port: 0 for any that is free.
+        dispatcher: of the worker.
+        address: under which runs reach the worker; the port is added.
+
+    Returns:
+        The server, which runs until it is let go; whether it is closed to other machines.
 
     Raises:
         UserError: it cannot be started.
     """
-    service = tf.data.experimental.service
+    service, before = tf.data.experimental.service, set(_listening())
     try:
-        if not dispatcher:
-            return service.DispatchServer(service.DispatcherConfig(port=port))
-        _register()
-        return service.WorkerServer(service.WorkerConfig(
-            dispatcher_address=dispatcher, worker_address=f"{address or 'localhost'}:%port%", port=port,
-            heartbeat_interval_ms=1000, dispatcher_timeout_ms=int(PATIENCE * 1000)))
-    except tf.errors.OpError as error:
-        raise UserError(f"cannot serve on port {port}: {error.message}") from error
+        if port:
+            socket.create_server(("", port)).close()  # gRPC would share one that another server has, in silence
+        if dispatcher:
+            _register()
+            server = service.WorkerServer(service.WorkerConfig(
+                dispatcher_address=dispatcher, worker_address=f"{address}:%port%", port=port,
+                heartbeat_interval_ms=1000, dispatcher_timeout_ms=int(PATIENCE * 1000)))
+        else:
+            server = service.DispatchServer(service.DispatcherConfig(port=port))
+    except (OSError, OverflowError, RuntimeError, tf.errors.OpError) as error:
+        raise UserError(f"cannot serve on port {port}: {error}") from error
+    return server, address in _LOOPBACK and _close_to_others([fd for fd in _listening() if fd not in before])
+
+
+def _listening() -> list[int]:
+    """Descriptors of the internet sockets that this process listens on; none where the system does not tell."""
+    found = []
+    for name in os.listdir(_DESCRIPTORS) if os.path.isdir(_DESCRIPTORS) else ():
+        with contextlib.suppress(OSError):  # it was that of this very listing
+            if os.readlink(f"{_DESCRIPTORS}/{name}").startswith("socket:"):
+                with _copy(int(name)) as copy:
+                    if copy.family != socket.AF_UNIX and copy.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+                        found.append(int(name))
+    return found
+
+
+def _copy(descriptor: int) -> socket.socket:
+    return socket.socket(fileno=os.dup(descriptor))
+
+
+def _close_to_others(listening: Sequence[int]) -> bool:
+    """Ties sockets to the loopback device, to which no other machine has a way; False if that cannot be done."""
+    try:
+        for fd in listening:
+            with _copy(fd) as copy:
+                copy.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"lo")
+    except (OSError, AttributeError):  # an older Linux; another system
+        return False
+    return bool(listening)
 
 
 def train_batches(address: str, part: Part, *, seed: int, start_step: int, global_batch: int,
@@ -134,10 +183,25 @@ def _fetch(spec: str, pool: np.ndarray, step: tf.Tensor) -> Sequence[tf.Tensor]:
 
 
 def _register() -> None:
-    """Makes `_read` known in this process under the name that graphs call it by."""
-    from tensorflow.python.ops import script_ops  # the public functions make up a name that no other process knows
+    """Makes `_read` known in this process under the name that graphs call it by.
 
-    script_ops._py_funcs._funcs[_TOKEN] = _read
+    The public functions make up a name that no other process knows.
+
+    Raises:
+        UserError: this release of TensorFlow keeps its functions elsewhere.
+    """
+    try:
+        from tensorflow.python.ops import script_ops
+
+        functions = script_ops._py_funcs._funcs
+        known = isinstance(functions, MutableMapping) and callable(script_ops._py_funcs.get)
+    except (ImportError, AttributeError):
+        known = False
+    if not known:
+        raise UserError(f"a worker of the tf.data service needs TensorFlow {_KNOWN_RELEASES}, and here is "
+                        f"{tf.__version__}, which keeps Python functions elsewhere: install tensorflow-cpu=="
+                        f"{_KNOWN_RELEASES}.*, or train without dataset.service")
+    functions[_TOKEN] = _read
 
 
 def _read(spec: bytes, pool: np.ndarray, step: np.ndarray) -> tuple[np.ndarray, ...]:

@@ -4,14 +4,20 @@ import csv
 import json
 import os
 import pathlib
+import subprocess
+import sys
+import textwrap
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
+from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
 from imagenet_jax.errors import UserError
-from imagenet_jax.evaluation import exact, report
+from imagenet_jax.evaluation import confusion, exact, report
 
+HERE = pathlib.Path(__file__).parent
 CLASSES = ("n01", "n02", "n03", "n04")
 NAMES = ("crane", "crane", "tench, Tinca tinca", "")  # as in ImageNet, two share a name
 
@@ -28,10 +34,8 @@ def drawn(classes: int, examples: int) -> exact.Predictions:
 
 def test_results_predictions_and_text_agree(tmp_path: pathlib.Path) -> None:
     predictions = drawn(4, 60)
-    results = report.write_evaluation(
-        str(tmp_path), predictions, CLASSES, class_names=NAMES, protocol={"split": "val"},
-        file_names=[f"{i}.JPEG" for i in predictions.index],
-    )  # fmt: skip
+    results = report.write_evaluation(str(tmp_path), predictions, CLASSES, class_names=NAMES, protocol={"split": "val"},
+                                      file_names=[f"{i}.JPEG" for i in predictions.index])
     with open(os.path.join(tmp_path, "results.json")) as file:
         assert json.load(file) == results
     assert results["protocol"] == {"split": "val"}
@@ -64,10 +68,8 @@ def test_results_predictions_and_text_agree(tmp_path: pathlib.Path) -> None:
         assert told in text
 
 
-@pytest.mark.parametrize("classes", [2, 30, 1000])
-def test_confusion_is_drawn_for_few_and_for_many_classes(
-    tmp_path: pathlib.Path, classes: int
-) -> None:
+@pytest.mark.parametrize("classes", [2, 30, 100, 1000])
+def test_confusion_is_drawn_for_few_and_for_many_classes(tmp_path: pathlib.Path, classes: int) -> None:
     names = [f"n{i:08}" for i in range(classes)]
     report.write_evaluation(str(tmp_path), drawn(classes, 2000), names, protocol={})
     picture = Image.open(os.path.join(tmp_path, "confusion.png"))
@@ -77,3 +79,67 @@ def test_confusion_is_drawn_for_few_and_for_many_classes(
 def test_labels_beyond_the_classes_are_refused(tmp_path: pathlib.Path) -> None:
     with pytest.raises(UserError, match="label 3 .* 3 classes"):
         report.write_evaluation(str(tmp_path), drawn(4, 20), CLASSES[:3], protocol={})
+
+
+def test_counts_and_scores_are_those_of_a_full_matrix(tmp_path: pathlib.Path) -> None:
+    predictions = drawn(12, 500)
+    label, predicted = predictions.label, predictions.top5[:, 0]
+    names = [f"n{i:08}" for i in range(12)]
+    counts = confusion.count(label, predicted, 12)
+    whole = confusion_matrix(label, predicted, labels=range(12))
+    assert (np.argwhere(whole) == np.stack([counts.label, counts.predicted], axis=1)).all()
+    assert (whole[whole > 0] == counts.count).all() and (whole.sum(axis=1) == counts.examples).all()
+
+    results = report.write_evaluation(str(tmp_path), predictions, names, protocol={})
+    wrong = whole - np.diag(np.diag(whole))
+    assert [found["count"] for found in results["most_confused"]] == np.sort(wrong, axis=None)[:-21:-1].tolist()
+    for found in results["most_confused"]:
+        assert wrong[names.index(found["label"]), names.index(found["predicted"])] == found["count"]
+    for average in ("micro", "macro", "weighted"):
+        expected = precision_recall_fscore_support(label, predicted, labels=range(12), average=average, zero_division=0)
+        ours = results["averages"][average]
+        assert (ours["precision"], ours["recall"], ours["f1-score"], ours["support"]) == (*expected[:3], 500)
+
+
+def test_memory_does_not_grow_with_the_square_of_classes(tmp_path: pathlib.Path) -> None:
+    """ImageNet-21k, whose full matrix would take 3.8 GB; a process of its own, since the peak of one never falls."""
+    code = """
+        import resource, sys, test_report
+        from imagenet_jax.evaluation import report
+        predictions, names = test_report.drawn(21841, 100_000), [f"n{i:08}" for i in range(21841)]
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        report.write_evaluation(sys.argv[1], predictions, names, protocol={})
+        print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)"""
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code), tmp_path], capture_output=True, text=True,
+                          env=os.environ | {"PYTHONPATH": f"{HERE}:{HERE.parents[1]}"})
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout) < 300  # MiB; on Linux
+
+
+def test_of_many_classes_the_most_confused_are_drawn_by_name(tmp_path: pathlib.Path, monkeypatch) -> None:
+    drawings = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, path: drawings.append(figure))
+    label = np.arange(1000).repeat(3)
+    predicted = np.where((label % 50 == 7) & (np.arange(3000) % 3 < 2), label + 3, label)  # twenty pairs, twice each
+    predicted[0] = 999  # once
+    names = [f"n{i:08}" for i in range(1000)]
+    confusion.draw(str(tmp_path), confusion.count(label, predicted, 1000), names, names, "heading")
+    confusion.draw(str(tmp_path), confusion.count(label, label, 1000), names, names, "heading")
+    mixed, perfect = (figure.axes[0] for figure in drawings)
+    shown = [names[i + j] for i in range(7, 1000, 50) for j in (0, 3)]
+    assert [tick.get_text() for tick in mixed.get_yticklabels()] == shown
+    assert "1,000 classes" in mixed.get_title() and "only the 40 classes" in mixed.get_title()
+    cells = {text.get_position(): text.get_text() for text in mixed.texts}
+    assert cells[0, 0] == "1" and cells[1, 0] == "2" and cells[1, 1] == "3" and (0, 1) not in cells
+    assert "no mistakes" in perfect.get_title() and len(perfect.get_yticklabels()) == confusion.PART
+
+
+@pytest.mark.filterwarnings("error")  # matplotlib warns of a character that it has no picture of
+def test_what_the_font_cannot_draw_is_called_by_its_class(tmp_path: pathlib.Path, monkeypatch) -> None:
+    drawings = []
+    savefig = Figure.savefig
+    monkeypatch.setattr(Figure, "savefig", lambda figure, path: drawings.append(figure) or savefig(figure, path))
+    classes, names = ("n01", "n02", "犬", "n04"), ("鶴", "crâne", "犬", "$x^ $")
+    report.write_evaluation(str(tmp_path), drawn(4, 60), classes, class_names=names, protocol={})
+    axes = drawings[0].axes[0]
+    assert [tick.get_text() for tick in axes.get_xticklabels()] == ["n01", "n02 crâne", "class 2", "n04 $x^ $"]

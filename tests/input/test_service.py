@@ -2,14 +2,17 @@
 
 import contextlib
 import itertools
+import socket
 import subprocess
 import sys
+import types
 from collections.abc import Iterator
 from pathlib import Path
 
 import ilsvrc
 import numpy as np
 import pytest
+from tensorflow.python.ops import script_ops
 
 from imagenet_jax import dataset
 from imagenet_jax.errors import UserError
@@ -37,9 +40,9 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> loader.Part:
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
     """A dispatcher and a worker in this process."""
-    dispatcher = service.serve(0)
+    dispatcher, _ = service.serve(0)
     address = dispatcher.target.removeprefix("grpc://")
-    worker = service.serve(0, address)
+    worker, _ = service.serve(0, address)
     yield address
     del worker
 
@@ -72,7 +75,52 @@ def test_an_undecodable_image_is_named(tmp_path, address) -> None:
 
 def test_a_service_without_workers_is_given_up(tiny, monkeypatch) -> None:
     monkeypatch.setattr(service, "PATIENCE", 0.5)
-    lonely = service.serve(0)
+    lonely, _ = service.serve(0)
     batches = service.train_batches(lonely.target, tiny, seed=0, start_step=0, global_batch=8, augment=AUGMENT)
     with pytest.raises(UserError, match="has sent nothing for.*launch/data_service.sh"):
         next(batches)
+
+
+@pytest.mark.parametrize("name, works, told", [("localhost", True, service.CLOSED),
+                                               ("0.0.0.0", False, service.OPEN)])
+def test_who_can_connect_is_told_at_the_start(address, name, works, told) -> None:
+    command = [sys.executable, "-m", "imagenet_jax", "data_service", "--port=0", f"--address={name}"]
+    command += [f"--dispatcher={address}"] * works
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as server:
+        first, second = server.stdout.readline(), server.stdout.readline()
+        server.kill()
+        assert ("worker of" if works else "dispatcher:") in first and second == f"{told}\n"
+        assert server.stderr.read() == ""
+
+
+def test_localhost_is_closed_to_other_machines(monkeypatch) -> None:
+    def devices(fds) -> list[bytes]:
+        """That the sockets take connections from; none is all."""
+        copies = [service._copy(fd) for fd in fds]
+        return [copy.getsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, 16).rstrip(b"\0") for copy in copies]
+
+    before = set(service._listening())
+    dispatcher, is_closed = service.serve(0)
+    worker, worker_is_closed = service.serve(0, dispatcher.target.removeprefix("grpc://"))
+    mine = set(service._listening()) - before
+    assert is_closed and worker_is_closed and devices(mine) == [b"lo"] * 2
+    for make in (lambda: service.serve(0, address="0.0.0.0"),
+                 lambda: monkeypatch.delattr(socket, "SO_BINDTODEVICE") or service.serve(0)):  # not on every system
+        _, is_closed = make()
+        assert not is_closed
+    del worker
+
+
+def test_a_port_that_is_taken() -> None:
+    with socket.create_server(("", 0)) as taken, pytest.raises(UserError, match="cannot serve on port .*in use"):
+        service.serve(taken.getsockname()[1])
+    dispatcher, _ = service.serve(0)
+    with pytest.raises(UserError, match="cannot serve on port .*in use"):
+        service.serve(int(dispatcher.target.rpartition(":")[2]))
+
+
+@pytest.mark.parametrize("registry", [None, types.SimpleNamespace(), types.SimpleNamespace(_funcs=())])
+def test_a_tensorflow_that_keeps_functions_elsewhere_is_named(address, monkeypatch, registry) -> None:
+    monkeypatch.setattr(script_ops, "_py_funcs", registry)
+    with pytest.raises(UserError, match=r"needs TensorFlow 2\.21, and here is \d+\.\d+"):
+        service.serve(0, address)

@@ -9,6 +9,7 @@ import re
 import sys
 from types import ModuleType
 
+from imagenet_jax import runtime
 from imagenet_jax.errors import UserError
 
 COMMANDS = pathlib.Path(__file__).parent / "commands"
@@ -25,6 +26,7 @@ def main() -> None:
         close = difflib.get_close_matches(name, names, 1)
         hint = f"did you mean {close[0]!r}?" if close else f"there is {', '.join(names)}"
         _fail(f"there is no command {name!r}; {hint}")
+    runtime.quiet()
     command = importlib.import_module(f"imagenet_jax.commands.{name}")
     from absl import app
 

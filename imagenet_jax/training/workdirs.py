@@ -32,8 +32,8 @@ def changes(config: config_lib.Config, workdir: str, *, extend: bool = False) ->
         with open(path, encoding="utf-8") as file:
             stored = config_lib.Config(json.load(file))
     except (ValueError, AttributeError) as error:
-        raise UserError(f"{path} is damaged ({error}). Remove it if the run is to go on with the config given now; each "
-                        "checkpoint says in meta/metadata with which config it was written.") from error
+        raise UserError(f"{path} is damaged ({error}). Remove it if the run is to go on with the config given now; "
+                        "each checkpoint says in meta/metadata with which config it was written.") from error
     # A key younger than the run had its default value.
     there, now = ({key: value for part in parts for key, value in config_lib.flat(part)}
                   for parts in ((_plain(config_lib.base()), stored), (_plain(config),)))

@@ -81,7 +81,7 @@ def _unknown_key(argv: list[str], message: str) -> str:
     """Which override names no key, and the nearest one that exists."""
     words = re.findall(r"""['"]([^'"]+)['"]""", message)
     override = next((arg for arg in argv if arg.startswith("--config.") and words and words[0] in arg), "")
-    hint = f"; did you mean {words[1]!r}?" if len(words) > 1 else "; config.py lists every key"
+    hint = f"; did you mean {words[1]!r}?" if len(words) > 1 else "; imagenet_jax/config/__init__.py lists every key"
     return f"{override}: the config has no key {words[0] if words else message!r}{hint}"
 
 

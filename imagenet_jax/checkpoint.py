@@ -5,15 +5,21 @@ A checkpoint is a directory `DIRECTORY/STEP` written by Orbax, with one nested d
 optax), it lies on disk as nested dicts under the names in its paths, so a checkpoint can be opened without the code
 that wrote it. An item without arrays (no EMA, a net without BatchNorm) is not written. Orbax writes into a temporary
 directory and renames it when everything is on disk: a killed save leaves no `STEP`.
+
+Orbax and TensorStore notice most damage, but not a flipped bit or a lost page in the values. So `meta` holds a CRC32-C
+of every array and of itself, and whatever is read is compared with them.
 """
 
 import contextlib
+import json
 import logging
 import os
 import re
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import google_crc32c
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
@@ -21,6 +27,7 @@ from etils import epath
 from flax import traverse_util
 
 from imagenet_jax.errors import UserError
+from imagenet_jax.trees import diff, digests, flatten, listing
 
 PyTree = Any
 ITEMS = ("params", "batch_stats", "ema", "opt_state")
@@ -29,49 +36,6 @@ _SET_ASIDE = "damaged-"  # what the directory of a damaged checkpoint is called 
 
 class DamagedError(UserError):
     """A checkpoint that cannot be read, or not to its end."""
-
-
-def flatten(tree: PyTree) -> dict[str, Any]:
-    """Maps the '/'-joined path of every leaf of a tree, in tree order, to the leaf.
-
-    A step of a path is a dict key, the index in a tuple or list, or the field of a NamedTuple.
-
-    Raises:
-        ValueError: two leaves have the same path (a dict key that holds a '/' can do that).
-    """
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
-    flat = {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
-    if len(flat) != len(leaves):
-        raise ValueError("two leaves of the tree share one path")
-    return flat
-
-
-def diff(saved: PyTree, wanted: PyTree) -> list[str]:
-    """Tells in one line for each differing leaf how `saved` differs from `wanted`.
-
-    Args:
-        saved: what the checkpoint holds; leaves have `shape` and `dtype`.
-        wanted: what the program needs, likewise.
-
-    Returns:
-        Lines in the order of paths; none if paths, shapes and dtypes all agree.
-    """
-    left, right = flatten(saved), flatten(wanted)
-    lines = []
-    for path in sorted(left.keys() | right.keys()):
-        if path not in left:
-            lines.append(f"{path}: missing in the checkpoint, wanted {_spec(right[path])}")
-        elif path not in right:
-            lines.append(f"{path}: unexpected, the checkpoint has {_spec(left[path])}")
-        elif _spec(left[path]) != _spec(right[path]):
-            lines.append(f"{path}: {_spec(left[path])} in the checkpoint, {_spec(right[path])} wanted")
-    return lines
-
-
-def listing(lines: Sequence[str], most: int = 20) -> str:
-    """Joins lines into an indented block of at most `most` lines and a count of the rest."""
-    rest = [f"... and {len(lines) - most} more"] if len(lines) > most else []
-    return "\n".join(f"  {line}" for line in [*lines[:most], *rest])
 
 
 def open_manager(directory: str, *, keep: int, milestone_steps: int = 0) -> ocp.CheckpointManager:
@@ -120,7 +84,8 @@ def save(manager: ocp.CheckpointManager, step: int, items: Mapping[str, PyTree],
     with _telling_failures(manager):
         manager.wait_until_finished()
         if step not in manager.all_steps():
-            args["meta"] = ocp.args.JsonSave(dict(meta))
+            written = {name: digests(leaves) for name, leaves in flat.items() if leaves}
+            args["meta"] = ocp.args.JsonSave(_sealed({**meta, "digests": written}))
             manager.save(step, args=ocp.args.Composite(**args), force=True)
 
 
@@ -268,7 +233,8 @@ def read(path: str, items: Sequence[str] = ("params", "batch_stats")) -> tuple[d
         present = {name: ocp.args.PyTreeRestore() for name in items if name in found}
         args = ocp.args.Composite(**present, meta=ocp.args.JsonRestore())
         restored = reader.restore(source, args=args)
-        return {name: restored.get(name) or {} for name in items}, restored["meta"]
+        trees = {name: restored.get(name) or {} for name in items}
+        return trees, _verified(trees, restored["meta"])
 
 
 def read_weights(path: str) -> tuple[dict[str, PyTree], dict[str, Any], str]:
@@ -289,9 +255,29 @@ def read_weights(path: str) -> tuple[dict[str, PyTree], dict[str, Any], str]:
     return {"batch_stats": {}} | ema, meta, "averaged weights"
 
 
-def _spec(leaf: Any) -> str:
-    """Writes dtype and shape as float32[3,3,64,64]."""
-    return f"{np.dtype(leaf.dtype).name}[{','.join(map(str, leaf.shape))}]"
+def _sealed(meta: Mapping[str, Any]) -> dict[str, Any]:
+    """The meta as JSON gives it back, with a CRC32-C of its own."""
+    text = json.dumps(meta, sort_keys=True)
+    return json.loads(text) | {"seal": f"{google_crc32c.value(text.encode()):08x}"}
+
+
+def _verified(trees: Mapping[str, PyTree], meta: dict[str, Any]) -> dict[str, Any]:
+    """The meta without digests and seal, once all agrees with them; of an older release, which has none, as it is.
+
+    Raises:
+        ValueError: something is not what was written.
+    """
+    if "seal" not in meta:
+        return meta
+    meta = dict(meta)
+    if meta.pop("seal") != _sealed(meta)["seal"]:
+        raise ValueError("its meta is not what was written")
+    written = meta.pop("digests")
+    for name, tree in trees.items():
+        found, wanted = digests(tree), written.get(name, {})
+        if wrong := sorted(path for path in found.keys() | wanted.keys() if found.get(path) != wanted.get(path)):
+            raise ValueError(f"{name}/{wrong[0]} is not what was written ({len(wrong)} of {len(wanted)} arrays)")
+    return meta
 
 
 def _reader() -> ocp.Checkpointer:
@@ -321,8 +307,20 @@ def _telling_damage(source: epath.Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
+        _hush_late_futures()
         raise DamagedError(f"the checkpoint {source} cannot be read, it is damaged or not of this program: "
                            f"{_reason(error)}{_others(source)}") from error
+
+
+def _hush_late_futures() -> None:
+    """Lets no traceback follow: TensorStore ends the reads beside a failed one once Orbax has closed its event loop."""
+    tell = sys.unraisablehook
+
+    def hook(unraisable: Any) -> None:
+        if str(unraisable.exc_value) != "Event loop is closed":
+            tell(unraisable)
+
+    sys.unraisablehook = hook
 
 
 def _others(source: epath.Path) -> str:

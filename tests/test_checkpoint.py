@@ -13,7 +13,7 @@ import numpy as np
 import optax
 import pytest
 
-from imagenet_jax import checkpoint
+from imagenet_jax import checkpoint, trees
 from imagenet_jax.errors import UserError
 
 
@@ -24,7 +24,7 @@ def _items(step: int = 0, dtype: type = np.float32, size: int = 8) -> dict[str, 
         "conv1": {"kernel": rng.normal(size=(3, 3, size)).astype(dtype)},
         "head": {"kernel": rng.normal(size=(size, 5)).astype(dtype), "bias": np.zeros(5, dtype)},
     }
-    flat = checkpoint.flatten(params)
+    flat = trees.flatten(params)
     sgd = optax.chain(optax.trace(0.9), optax.scale_by_learning_rate(optax.constant_schedule(0.1)))
     return {
         "params": params,
@@ -113,8 +113,8 @@ def test_a_mismatch_is_told_leaf_by_leaf(tmp_path: Path) -> None:
 
 def test_a_long_listing_is_capped_with_a_count() -> None:
     saved = {f"layer{index:03d}": np.zeros(1) for index in range(100)}
-    lines = checkpoint.diff(saved, {})
-    listing = checkpoint.listing(lines, most=7)
+    lines = trees.diff(saved, {})
+    listing = trees.listing(lines, most=7)
     assert len(lines) == 100
     assert listing.splitlines()[-1].strip() == "... and 93 more"
     assert len(listing.splitlines()) == 8
@@ -128,7 +128,7 @@ def test_ema_in_only_one_of_both_is_a_mismatch(tmp_path: Path) -> None:
 
 def test_two_leaves_under_one_path_are_refused() -> None:
     with pytest.raises(ValueError, match="share one path"):
-        checkpoint.flatten({"a/b": 1, "a": {"b": 2}})
+        trees.flatten({"a/b": 1, "a": {"b": 2}})
 
 
 def test_a_path_may_be_a_workdir_its_directories_or_one_checkpoint(tmp_path: Path) -> None:
@@ -164,6 +164,36 @@ def test_a_damaged_checkpoint_is_told(tmp_path: Path) -> None:
         data.write_bytes(b"")
     with pytest.raises(UserError, match="damaged"):
         checkpoint.read(str(tmp_path))
+
+
+def _damage(data: bytes, kind: str, rng: np.random.Generator) -> bytes | None:
+    at = int(rng.integers(len(data))) if data else 0
+    if kind == "flip" and data:
+        return data[:at] + bytes([data[at] ^ 1 << int(rng.integers(8))]) + data[at + 1 :]
+    return {"zero": data[:at] + bytes(len(data[at : at + 4096])) + data[at + 4096 :], "cut": data[:at],
+            "gone": None, "flip": data}[kind]
+
+
+@pytest.mark.parametrize("kind", ["flip", "zero", "cut", "gone"])
+def test_what_is_read_is_what_was_written_or_nothing(tmp_path: Path, kind: str) -> None:
+    rng, items = np.random.default_rng(0), _items(size=3_000)
+    _write(tmp_path, items, 5)
+    whole, meta = checkpoint.read(str(tmp_path), checkpoint.ITEMS)
+    files = sorted(path for path in (tmp_path / "5").rglob("*") if path.is_file())
+    refused = 0
+    for path in [*files, *[max(files, key=lambda path: path.stat().st_size)] * 5]:
+        data = path.read_bytes()
+        damaged = _damage(data, kind, rng)
+        path.unlink() if damaged is None else path.write_bytes(damaged)
+        try:
+            found, found_meta = checkpoint.read(str(tmp_path / "5"), checkpoint.ITEMS)
+        except UserError:
+            refused += 1
+        else:
+            assert found_meta == meta, path
+            _assert_same(found, whole)
+        path.write_bytes(data)
+    assert refused > len(files) // 4
 
 
 @pytest.fixture

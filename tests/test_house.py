@@ -10,7 +10,7 @@ import pytest
 
 HERE = Path(__file__).parents[1]
 FLOORS = [  # from the ground; a room imports lower floors and itself
-    ["errors", "runtime"],
+    ["errors", "runtime", "trees"],
     ["checkpoint", "classes", "config", "dataset", "models"],
     ["cleaning", "evaluation", "input", "prepare", "transfer"],
     ["training"],

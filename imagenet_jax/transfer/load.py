@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from flax import traverse_util
 
-from imagenet_jax import checkpoint, models
+from imagenet_jax import checkpoint, models, trees
 from imagenet_jax.classes import Classes, imagenet
 from imagenet_jax.errors import UserError
 from imagenet_jax.models import weights
@@ -71,7 +71,7 @@ def init_from(params: Mapping[str, Any], batch_stats: Mapping[str, Any], source_
     Raises:
         UserError: nothing to load there, or anything but the size of the head differs (with a diff).
     """
-    ours = checkpoint.flatten({"params": params, "batch_stats": batch_stats})
+    ours = trees.flatten({"params": params, "batch_stats": batch_stats})
     return _take_over(ours, *_read(source_path, model_name, list(ours)), classes)
 
 
@@ -86,11 +86,11 @@ def _take_over(ours: Mapping[str, Any], source: str, theirs: dict[str, Any], the
     theirs, others, head = _match_head(theirs, their_classes, classes)
     fresh = _fresh_head(theirs, ours, others)
     body = [{p: leaf for p, leaf in flat.items() if p not in fresh} for flat in (theirs, ours)]
-    differences = checkpoint.diff(*body)
+    differences = trees.diff(*body)
     if differences:
         hint = "; model.aux=False does without auxiliary heads" if any(AUX.match(path) for path in ours) else ""
         raise UserError(f"init_from: {source} is of another model ({len(differences)} differences besides a fresh "
-                        f"head):\n{checkpoint.listing(differences)}\n"
+                        f"head):\n{trees.listing(differences)}\n"
                         f"Choose the model it was trained as, or other weights{hint}.")
     tree = traverse_util.unflatten_dict(
         {path: leaf if path in fresh else theirs[path] for path, leaf in ours.items()}, sep="/")
@@ -128,7 +128,7 @@ def variables_of_file(path: str, model_name: str) -> tuple[dict[str, Any], Class
     model = models.make(model_name, len(head), **without)
     size = models.find(model_name).size
     shapes = jax.eval_shape(model.init, jax.random.key(0), jax.ShapeDtypeStruct((1, size, size, 3), np.float32))
-    ours = checkpoint.flatten(jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes))
+    ours = trees.flatten(jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes))
     classes = classes_of_file(path, len(head))
     params, batch_stats, _ = _take_over(ours, path, weights.from_torch(model_name, state, list(ours)), classes)
     return {"params": params, "batch_stats": batch_stats}, classes
@@ -151,7 +151,7 @@ def _read(path: str, model_name: str, paths: list[str]) -> tuple[str, dict[str, 
     directory, step = checkpoint.resolve(path)
     variables, meta, which = checkpoint.read_weights(f"{directory}/{step}")
     classes = Classes(*map(tuple, meta["classes"])) if "classes" in meta else None
-    return f"{directory}/{step} ({which})", checkpoint.flatten(variables), classes
+    return f"{directory}/{step} ({which})", trees.flatten(variables), classes
 
 
 def _fresh_head(theirs: Mapping[str, Any], ours: Mapping[str, Any], others: bool) -> list[str]:

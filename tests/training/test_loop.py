@@ -13,7 +13,7 @@ import time
 import numpy as np
 import pytest
 
-from imagenet_jax import checkpoint
+from imagenet_jax import checkpoint, trees
 from imagenet_jax.cleaning import manifest
 from imagenet_jax.errors import UserError
 from imagenet_jax.training import loop
@@ -33,7 +33,7 @@ def get_config():
 def state_at(path):
     """Every array of a checkpoint, by path, and its meta."""
     items, meta = checkpoint.read(str(path), checkpoint.ITEMS)
-    return checkpoint.flatten(items), meta
+    return trees.flatten(items), meta
 
 
 def assert_identical(path, other):

@@ -49,8 +49,7 @@ def open_manager(directory: str, *, keep: int, milestone_steps: int = 0) -> ocp.
     Raises:
         UserError: the directory cannot be created or read.
     """
-    # Orbax logs a traceback for every failed write; the UserError of `save` and `finish` tells it.
-    logging.getLogger("absl").addFilter(_not_from_orbax)
+    _hush_orbax()
     policies = ocp.checkpoint_managers
     kept: list[policies.PreservationPolicy] = [policies.LatestN(keep)]
     if milestone_steps:
@@ -285,8 +284,29 @@ def _reader() -> ocp.Checkpointer:
     return ocp.Checkpointer(ocp.CompositeCheckpointHandler(**trees, meta=ocp.JsonCheckpointHandler()))
 
 
+def _hush_orbax() -> None:
+    """Keeps off stderr what Orbax logs of failures, which our errors tell.
+
+    Of a read it gives up the others that are under way, and closes their event loop: these complain to asyncio, or to
+    Python where nobody is left to complain to.
+    """
+    logging.getLogger("absl").addFilter(_not_from_orbax)
+    logging.getLogger("asyncio").addFilter(_not_given_up)
+    if sys.unraisablehook is sys.__unraisablehook__:
+        sys.unraisablehook = _tell_unraisable
+
+
 def _not_from_orbax(record: logging.LogRecord) -> bool:
     return "orbax" not in record.pathname
+
+
+def _not_given_up(record: logging.LogRecord) -> bool:
+    return "exception was never retrieved" not in record.getMessage()
+
+
+def _tell_unraisable(unraisable: Any) -> None:
+    if str(unraisable.exc_value) != "Event loop is closed":
+        sys.__unraisablehook__(unraisable)
 
 
 @contextlib.contextmanager
@@ -304,23 +324,12 @@ def _telling_failures(manager: ocp.CheckpointManager) -> Iterator[None]:
 @contextlib.contextmanager
 def _telling_damage(source: epath.Path) -> Iterator[None]:
     """Turns whatever reading a checkpoint raises into one message."""
+    _hush_orbax()
     try:
         yield
     except Exception as error:
-        _hush_late_futures()
         raise DamagedError(f"the checkpoint {source} cannot be read, it is damaged or not of this program: "
                            f"{_reason(error)}{_others(source)}") from error
-
-
-def _hush_late_futures() -> None:
-    """Lets no traceback follow: TensorStore ends the reads beside a failed one once Orbax has closed its event loop."""
-    tell = sys.unraisablehook
-
-    def hook(unraisable: Any) -> None:
-        if str(unraisable.exc_value) != "Event loop is closed":
-            tell(unraisable)
-
-    sys.unraisablehook = hook
 
 
 def _others(source: epath.Path) -> str:

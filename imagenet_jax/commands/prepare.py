@@ -16,9 +16,12 @@ _ARCHIVES = flags.DEFINE_string(
     "archives", None, "Directory with the archives of ILSVRC2012 or ImageNet-21k as downloaded; they stay packed."
 )
 _IMAGES = flags.DEFINE_string(
-    "images", None, "Directory with root/split/class/*.jpg|jpeg|png (splits train, val, test), or Tiny ImageNet."
+    "images", None, "Directory with images in class folders, in split folders or not; the README lists what else."
 )
 _TFDS = flags.DEFINE_string("tfds", None, "Directory that `tfds build imagenet2012` made, to convert.")
+_CLASSES = flags.DEFINE_string(
+    "classes", None, "File that lists the classes in label order, a line each: ID<TAB>NAME, WNID NAME, or ID."
+)
 _OUT = flags.DEFINE_string("out", None, "Directory to write; must be missing or empty.")
 _NAME = flags.DEFINE_string("name", None, "Name of the dataset; by default made from --out.")
 _VERIFY = flags.DEFINE_enum(
@@ -48,15 +51,18 @@ def main(argv: Sequence[str]) -> None:
     if (count := _WORKERS.value or os.cpu_count()) > 1:
         workers.warm_up()
     from imagenet_jax.prepare import repair, writer
-    from imagenet_jax.prepare.sources import archives, folders, tfds_examples
+    from imagenet_jax.prepare.examples import Options
+    from imagenet_jax.prepare.sources import layouts, tfds_examples
 
     start, place = time.monotonic(), writer.make_place(_OUT.value)
     name = _NAME.value or re.sub(r"\W+", "_", place.target.name.lower())
-    if _ARCHIVES.value:
-        source = archives.open_archives(_ARCHIVES.value, name, place.work, _CHECKSUM.value)
+    options = Options(_CLASSES.value, memory=place.work, checksum=_CHECKSUM.value)
+    if _TFDS.value:
+        source = tfds_examples.open_tfds(_TFDS.value, name)
     else:
-        source = folders.open_folders(_IMAGES.value, name) if _IMAGES.value else tfds_examples.open_tfds(
-            _TFDS.value, name)
+        family = layouts.ARCHIVES if _ARCHIVES.value else layouts.IMAGES
+        source = layouts.open_source(family, _ARCHIVES.value or _IMAGES.value, name, options)
+    print(f"source: {source.layout}, {source.origin}, {len(source.classes):,} classes", flush=True)
     check = functools.partial(repair.check, decode=_VERIFY.value == "decode")
     if _MAX_SIDE.value:
         source = source._replace(variant=f"max_side={_MAX_SIDE.value}, quality={_QUALITY.value}")

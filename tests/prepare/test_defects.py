@@ -154,11 +154,11 @@ def test_variants_are_smaller_and_say_so(tmp_path: Path) -> None:
 
 
 _KILLED = """
-import sys
+import pathlib, sys
 from imagenet_jax.prepare import repair, writer
 from imagenet_jax.prepare.sources import archives
 if __name__ == "__main__":
-    source = archives.open_archives(sys.argv[1], "tiny")
+    source = archives.open_archives(pathlib.Path(sys.argv[1]), "tiny")
     writer.write_dataset(sys.argv[2], source, repair.check, shard_bytes=4000, workers=2)
 """
 

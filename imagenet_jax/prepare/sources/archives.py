@@ -26,8 +26,8 @@ import numpy as np
 import scipy.io
 
 from imagenet_jax.errors import UserError
-from imagenet_jax.prepare.examples import NO_BOXES, Reference, Source
-from imagenet_jax.prepare.sources import imagenet21k, tars, verify
+from imagenet_jax.prepare.examples import DEFAULTS, NO_BOXES, Options, Reference, Source
+from imagenet_jax.prepare.sources import naming, tars, verify
 from imagenet_jax.prepare.sources.boxes import read_annotations
 
 TRAIN = "ILSVRC2012_img_train.tar"
@@ -47,30 +47,28 @@ class Devkit(NamedTuple):
     truth: list[str]
 
 
-def open_archives(directory: str, name: str, memory: Path | None = None, checksum: bool = True) -> Source:
-    """The archives of ILSVRC2012 or ImageNet-21k in a directory, whichever is there.
+def is_ilsvrc(folder: Path) -> bool:
+    """Whether a folder holds any archive of the release."""
+    return any((folder / name).is_file() for name in (TRAIN, VAL, DEVKIT))
 
-    Args:
-        memory: a directory where checksums and the like are kept for a resumed run; None keeps nothing.
-        checksum: compare archives that claim to be official files with the published checksums.
+
+def open_archives(folder: Path, name: str, options: Options = DEFAULTS) -> Source:
+    """The archives of ILSVRC2012 in a directory.
 
     Raises:
         UserError: here, an archive that is missing or is not what its name says; while streaming,
             one cut short, an empty class, counts that differ from the devkit's.
     """
-    folder = Path(directory)
     missing = [name for name in (TRAIN, VAL, DEVKIT) if not (folder / name).is_file()]
-    if len(missing) == 3 and any((folder / file).is_file() for file in (imagenet21k.WINTER, imagenet21k.FALL)):
-        return imagenet21k.open_21k(directory, name, memory, checksum)
     if missing:
         raise UserError(f"{folder} lacks {', '.join(missing)}. Download from image-net.org and leave the archives "
                         "packed; for images already in folders use --images.")
     devkit = read_devkit(folder / DEVKIT)
     labels = {wnid: label for label, wnid in enumerate(devkit.names)}
     _check_train_classes(folder / TRAIN, set(labels))
-    if checksum:
+    if options.checksum:
         there = [folder / file for file in verify.PUBLISHED if (folder / file).is_file()]
-        verify.verify(there, (len(devkit.names), len(devkit.truth)) == _FULL, memory)
+        verify.verify(there, (len(devkit.names), len(devkit.truth)) == _FULL, options.memory)
     return Source(
         name=name,
         classes=tuple(devkit.names),
@@ -110,13 +108,8 @@ def read_devkit(path: Path) -> Devkit:
                 f"truth is missing, unreadable, or names an ID that is no class ({error})."
             ) from error
     rows = sorted(leaves, key=lambda row: str(row["WNID"]))
-    short = {str(row["WNID"]): str(row["words"]).split(",")[0] for row in rows}
-    repeated = Counter(short.values())  # ImageNet has two cranes and two maillots
     return Devkit(
-        names={
-            wnid: words if repeated[words] == 1 else f"{words} ({wnid})"
-            for wnid, words in short.items()
-        },
+        names=naming.short({str(row["WNID"]): str(row["words"]) for row in rows}),
         train_counts={str(row["WNID"]): int(row["num_train_images"]) for row in rows},
         truth=labels,
     )

@@ -4,7 +4,7 @@ import contextlib
 import posixpath
 import tarfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from imagenet_jax.errors import UserError
@@ -45,9 +45,14 @@ def streamed(tar: tarfile.TarFile) -> Iterator[Example | Reference]:
         yield Reference("", 0, 0, -1, name, fault=fault) if fault else Example(tar.extractfile(member).read(), -1, name)
 
 
-def some(names: object) -> str:
+def printable(name: str) -> str:
+    """A name with the bytes escaped that are no UTF-8, so that it can be printed and written."""
+    return name.encode(errors="backslashreplace").decode()
+
+
+def some(names: Iterable[str]) -> str:
     """The first few of many names."""
-    listed = sorted(names)
+    listed = sorted(map(printable, names))
     return ", ".join(listed[:5]) + (f" and {len(listed) - 5} more" if len(listed) > 5 else "")
 
 

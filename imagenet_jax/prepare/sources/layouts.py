@@ -1,0 +1,61 @@
+"""Which layouts are read, and which of them a place is in: told by what lies there."""
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from imagenet_jax.errors import UserError
+from imagenet_jax.prepare.examples import Options, Source
+from imagenet_jax.prepare.sources import archives, folders, imagenet21k, tiny
+from imagenet_jax.prepare.sources.tars import some
+
+
+class Layout(NamedTuple):
+    """A way in which images and labels lie on disk.
+
+    name, looks: for people, what it is and how it lies there. fits: whether a place is in this layout, from a few
+    names. open: the source; raises UserError over what is wrong with it. takes: the options that mean something here.
+    """
+
+    name: str
+    looks: str
+    fits: Callable[[Path], bool]
+    open: Callable[[Path, str, Options], Source]
+    takes: tuple[str, ...] = ()
+
+
+ARCHIVES = (  # the first that fits is meant
+    Layout("archives of ILSVRC2012", f"{archives.TRAIN}, {archives.VAL}, {archives.DEVKIT}", archives.is_ilsvrc,
+           archives.open_archives),
+    Layout("archive of ImageNet-21k", f"{imagenet21k.WINTER} or {imagenet21k.FALL}", imagenet21k.is_21k,
+           imagenet21k.open_21k),
+)
+IMAGES = (
+    Layout("Tiny ImageNet", "wnids.txt, train/WNID/images/*, val/val_annotations.txt", tiny.is_tiny, tiny.open_tiny),
+    Layout("class folders in split folders", "train/CLASS/*, and val, validation or test beside train",
+           folders.has_splits, folders.open_splits, ("classes", "holdout")),
+    Layout("class folders", "CLASS/*, all for training", folders.has_classes, folders.open_classes,
+           ("classes", "holdout")),
+)
+
+
+def open_source(layouts: Sequence[Layout], place: str, name: str, options: Options) -> Source:
+    """The source at a place in one of these layouts.
+
+    Raises:
+        UserError: there is nothing, the layout is another one or has no use for an option, or what `open` raises.
+    """
+    path = Path(place)
+    if not path.exists():
+        raise UserError(f"{path} does not exist.")
+    layout = next((layout for layout in layouts if layout.fits(path)), None)
+    if layout is None:
+        held = some(os.listdir(path)) or "nothing" if path.is_dir() else "no folder"
+        known = "".join(f"\n    {layout.name}: {layout.looks}" for layout in (*ARCHIVES, *IMAGES))
+        raise UserError(f"{path} is in no layout that is read here; it holds {held}. What is read, the archives by "
+                        f"--archives=DIR and the rest by --images=PATH:{known}")
+    for option in ("classes", "holdout"):
+        if getattr(options, option) and option not in layout.takes:
+            raise UserError(f"{path} is {layout.name}, for which there is no --{option}.")
+    return layout.open(path, name, options)._replace(layout=layout.name)

@@ -50,9 +50,9 @@ def main(argv: Sequence[str]) -> None:
 
     if (count := _WORKERS.value or os.cpu_count()) > 1:
         workers.warm_up()
-    from imagenet_jax.prepare import repair, writer
+    from imagenet_jax.prepare import card, repair, writer
     from imagenet_jax.prepare.examples import Options
-    from imagenet_jax.prepare.sources import layouts, tfds_examples
+    from imagenet_jax.prepare.sources import layouts, tars, tfds_examples
 
     start, place = time.monotonic(), writer.make_place(_OUT.value)
     name = _NAME.value or re.sub(r"\W+", "_", place.target.name.lower())
@@ -62,7 +62,7 @@ def main(argv: Sequence[str]) -> None:
     else:
         family = layouts.ARCHIVES if _ARCHIVES.value else layouts.IMAGES
         source = layouts.open_source(family, _ARCHIVES.value or _IMAGES.value, name, options)
-    print(f"source: {source.layout}, {source.origin}, {len(source.classes):,} classes", flush=True)
+    print(f"source: {source.layout}, {tars.printable(source.origin)}, {len(source.classes):,} classes", flush=True)
     check = functools.partial(repair.check, decode=_VERIFY.value == "decode")
     if _MAX_SIDE.value:
         source = source._replace(variant=f"max_side={_MAX_SIDE.value}, quality={_QUALITY.value}")
@@ -73,6 +73,8 @@ def main(argv: Sequence[str]) -> None:
         raise UserError(f"Interrupted. What is done stays in {place.work.parent}: run the same command again, it "
                         "goes on.") from error
     print(table(summaries))
+    for ending, count, example in card.left_out(source):
+        print(f"left out: {count:,} {ending}, for example {example}")
     print(f"{time.monotonic() - start:.1f} s. Look at it: {Path(_OUT.value) / 'report.md'}")
     if any(split.quarantined for split in summaries.values()):
         print(f"Quarantined images and why: {Path(_OUT.value) / 'quarantine.jsonl'}")

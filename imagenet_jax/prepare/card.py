@@ -2,7 +2,7 @@
 
 import io
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -11,6 +11,8 @@ from imagenet_jax import dataset as dataset_lib
 from imagenet_jax.prepare.examples import Source
 from imagenet_jax.prepare.shard import SIZE_STEP as STEP
 from imagenet_jax.prepare.shard import Summary
+from imagenet_jax.prepare.sources.files import is_hidden
+from imagenet_jax.prepare.sources.tars import printable
 
 _ROWS = 40  # classes of the grid of samples, evenly chosen where there are more
 _COLUMNS = 8
@@ -26,7 +28,7 @@ def write_card(directory: Path, source: Source, summaries: Mapping[str, Summary]
     for split, summary in summaries.items():
         records = dataset_lib.open_split(opened, split)
         _draw_samples(directory / f"{split}_samples.jpg", source, summary, records)
-    (directory / "report.md").write_text("\n".join(_report(source, summaries)) + "\n")
+    (directory / "report.md").write_text("\n".join(_report(source, summaries)) + "\n", encoding="utf-8")
 
 
 def _report(source: Source, summaries: Mapping[str, Summary]) -> list[str]:
@@ -37,7 +39,7 @@ def _report(source: Source, summaries: Mapping[str, Summary]) -> list[str]:
                      s.dropped_boxes, len(s.repaired), len(s.quarantined), len(s.shards), f"{s.bytes / 1e6:,.1f}"))
     head = ("split", "examples", "classes", "per class", "boxes", "boxes dropped", "repaired", "quarantined", "shards",
             "MB")
-    lines = [f"# {source.name}", "", f"From {source.origin or 'memory'}. Variant: {source.variant}.", ""]
+    lines = [f"# {source.name}", "", f"From {printable(source.origin) or 'memory'}. Variant: {source.variant}.", ""]
     lines += _table(head, rows)
     lines += ["", "![images of each class, and their sizes](counts.png)"]
     for split, summary in summaries.items():
@@ -47,7 +49,19 @@ def _report(source: Source, summaries: Mapping[str, Summary]) -> list[str]:
         found = [(split, *line) for split, summary in summaries.items() for line in getattr(summary, name)]
         lines += ["", f"## {title}: {len(found):,}", ""]
         lines += _table(("split", "file", "reason"), found) if found else ["None."]
+    if source.left_out:
+        lines += ["", f"## Left out: {len(source.left_out):,}", "", "No images, or images without a label.", ""]
+        lines += _table(("ending", "files", "for example"), left_out(source))
     return lines
+
+
+def left_out(source: Source) -> list[tuple[str, int, str]]:
+    """Ending, number and an example of the files that a source leaves out, the most common first."""
+    found: dict[str, list[str]] = {}
+    for name in source.left_out:
+        ending = "hidden" if is_hidden(PurePosixPath(name).name) else PurePosixPath(name).suffix.lower()
+        found.setdefault("folder" if name.endswith("/") else ending or "none", []).append(printable(name))
+    return sorted(((ending, len(names), names[0]) for ending, names in found.items()), key=lambda row: (-row[1], row))
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> list[str]:

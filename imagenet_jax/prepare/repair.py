@@ -10,19 +10,19 @@ import numpy as np
 from PIL import Image
 
 from imagenet_jax.prepare.examples import Checked, Example
+from imagenet_jax.prepare.formats import FORMATS
 
 MAX_PIXELS = Image.MAX_IMAGE_PIXELS  # where Pillow suspects a trap: 89 million, 270 MB when decoded
 _QUALITY = 95  # of odd images kept at their size
-# Formats that images travel in; Pillow knows others, and runs programs for some of them.
-_FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM")
+_FEW_PIXELS = 128 * 128
 
 
 def check(example: Example, decode: bool = False, max_side: int = 0, quality: int = 90) -> Checked:
     """Judges one example; mends what a plain RGB or grey decoder would stumble over.
 
     A sound JPEG, or a PNG that says so in its name, of one or three 8-bit channels keeps its
-    bytes. Anything else Pillow can decode becomes an RGB JPEG (quality 95, full chroma); the rest
-    is refused. Boxes are tidied by `tidy_boxes`.
+    bytes. Anything else Pillow can decode is encoded anew (`_mended`), by its first frame where it
+    has many; the rest is refused. Boxes are tidied by `tidy_boxes`.
 
     Args:
         example: the image as it came.
@@ -32,16 +32,14 @@ def check(example: Example, decode: bool = False, max_side: int = 0, quality: in
         quality: of these JPEGs (Pillow's scale, chroma at half resolution).
     """
     try:
-        with Image.open(io.BytesIO(example.image), formats=_FORMATS) as image:
+        with Image.open(io.BytesIO(example.image), formats=tuple(FORMATS)) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise ValueError(f"{image.width} x {image.height} px: the header is damaged, or it is a trap")
-            odd, before = _oddity(image, example), image.size
+            odd = _oddity(image, example)
             if max_side:
-                data, size = _shrunk(image, max_side, quality)
-                if not odd and size == before and len(data) >= len(example.image):
-                    data = example.image
+                data, odd, size = _shrunk(image, example.image, odd, (max_side, quality))
             elif odd:
-                data, size = _as_jpeg(_rgb(image), _QUALITY, subsampling=0), image.size
+                data, odd, size = _mended(image, example.file_name, odd)
             else:
                 data, size = example.image, image.size
                 if decode:
@@ -67,7 +65,8 @@ def _oddity(image: Image.Image, example: Example) -> str:
     kind = "JPEG" if image.format == "MPO" else image.format  # a JPEG with a second picture behind it
     named = kind == "JPEG" or example.file_name.lower().endswith(f".{kind}".lower())
     if kind not in ("JPEG", "PNG") or image.mode not in ("RGB", "L") or not named:
-        return f"{image.format} of mode {image.mode} re-encoded as RGB JPEG"
+        frames = getattr(image, "n_frames", 1)
+        return f"{image.format} of mode {image.mode}" + (f", first of {frames} frames," if frames > 1 else "")
     # Inside a scan 0xFF is always stuffed, so this marker can only be the end; looked
     # for after the header because a thumbnail in there has an end of its own.
     end, start = (b"\xff\xd9", image.fp.tell()) if kind == "JPEG" else (b"IEND", 0)
@@ -76,12 +75,39 @@ def _oddity(image: Image.Image, example: Example) -> str:
     return ""
 
 
-def _shrunk(image: Image.Image, max_side: int, quality: int) -> tuple[bytes, tuple[int, int]]:
+def _shrunk(image: Image.Image, encoded: bytes, odd: str,
+            options: tuple[int, int]) -> tuple[bytes, str, tuple[int, int]]:
+    """The image as a JPEG of a longest side and a quality, or its own bytes if it is sound and they are fewer."""
+    max_side, quality = options
     if image.mode not in ("RGB", "L"):
         image = _rgb(image)
+    before = image.size
     # The gap lets libjpeg decode at 1/2, 1/4 or 1/8 while at least twice the size is left for the filter.
     image.thumbnail((max_side, max_side), Image.Resampling.LANCZOS, reducing_gap=2.0)
-    return _as_jpeg(image, quality), image.size
+    data = _as_jpeg(image, quality)
+    if odd:
+        return data, f"{odd} re-encoded as RGB JPEG", image.size
+    return encoded if image.size == before and len(data) >= len(encoded) else data, "", image.size
+
+
+def _mended(image: Image.Image, file_name: str, odd: str) -> tuple[bytes, str, tuple[int, int]]:
+    """The image at its size as RGB JPEG or PNG.
+
+    As a JPEG the same photograph takes a fraction of the bytes, and training decodes only the window it sees. But a
+    picture that is neither JPEG nor PNG, nor called JPEG, and has at most 128 x 128 px becomes a PNG: so few pixels
+    take no room, and among them are icons and digits, on which a JPEG would leave marks.
+    """
+    small = image.width * image.height <= _FEW_PIXELS and not file_name.lower().endswith((".jpg", ".jpeg"))
+    kind = "PNG" if small and image.format not in ("JPEG", "MPO", "PNG") else "JPEG"
+    rgb = _rgb(image)
+    data = _as_png(rgb) if kind == "PNG" else _as_jpeg(rgb, _QUALITY, subsampling=0)
+    return data, f"{odd} re-encoded as RGB {kind}", image.size
+
+
+def _as_png(image: Image.Image) -> bytes:
+    encoded, image.info = io.BytesIO(), {}
+    image.save(encoded, "PNG")
+    return encoded.getvalue()
 
 
 def _as_jpeg(image: Image.Image, quality: int, **options: int) -> bytes:
@@ -91,8 +117,13 @@ def _as_jpeg(image: Image.Image, quality: int, **options: int) -> bytes:
 
 
 def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "F":
+        raise ValueError("pixels are floats, of a range that is not stated")
     if image.mode.startswith("I"):  # Pillow would clip 16 bits, not scale them
-        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+        pixels = np.asarray(image)
+        if pixels.min() < 0 or pixels.max() >= 2**16:
+            raise ValueError("pixels are 32 bits, of a range that is not stated")
+        image = Image.fromarray((pixels >> 8).astype(np.uint8))
     return image.convert("RGB")
 
 

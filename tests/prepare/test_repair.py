@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from imagenet_jax.prepare import repair
+from imagenet_jax.prepare.formats import HEAD, is_image
 from imagenet_jax.prepare.writer import Checked, Example
 
 
@@ -77,6 +78,42 @@ def test_odd_images_become_rgb_jpeg(image: bytes, name: str, reason: str) -> Non
         seen = _RAMP[..., :1].repeat(3, -1) if "16" in reason else original.convert("RGB")
         assert np.abs(np.asarray(mended, int) - np.asarray(seen, int)).mean() < 4
     assert mended.size == original.size
+
+
+_FRAMES = {"save_all": True, "append_images": [Image.fromarray(_RAMP[::-1]), Image.fromarray(255 - _RAMP)]}
+_OTHER_FORMATS = {
+    "gif": ("GIF", _FRAMES, "GIF of mode P, first of 3 frames, re-encoded as RGB PNG"),
+    "webp": ("WEBP", _FRAMES | {"lossless": True}, "WEBP of mode RGBA, first of 3 frames, re-encoded as RGB PNG"),
+    "tiff": ("TIFF", _FRAMES, "TIFF of mode RGB, first of 3 frames, re-encoded as RGB PNG"),
+    "bmp": ("BMP", {}, "BMP of mode RGB re-encoded as RGB PNG"),
+    "ppm": ("PPM", {}, "PPM of mode RGB re-encoded as RGB PNG"),
+    "jpeg2000": ("JPEG2000", {}, "JPEG2000 of mode RGB re-encoded as RGB PNG"),
+    "avif": ("AVIF", {"quality": 100}, "AVIF of mode RGB re-encoded as RGB PNG"),
+}
+
+
+@pytest.mark.parametrize(("kind", "options", "reason"), _OTHER_FORMATS.values(), ids=_OTHER_FORMATS.keys())
+def test_other_formats_become_what_tensorflow_decodes(kind: str, options: dict[str, object], reason: str) -> None:
+    image = Image.fromarray(_RAMP)
+    encoded = _encoded(image, kind, **options)
+    assert is_image(encoded[:HEAD])
+    checked = _check(encoded, "a.x")
+    assert checked.reason == reason
+    seen = np.asarray(Image.open(io.BytesIO(checked.example.image)), int)
+    assert np.abs(seen - _RAMP).max() <= {"GIF": 40, "AVIF": 12}.get(kind, 0)
+    large = _check(_encoded(image.resize((400, 300)), kind), "a.x")
+    assert large.reason.endswith("re-encoded as RGB JPEG")
+    assert large.example.image.startswith(b"\xff\xd8")
+
+
+def test_pixels_without_a_stated_range_are_refused() -> None:
+    for pixels in (_RAMP[..., 0].astype(np.float32), _RAMP[..., 0].astype(np.int32) * 2**16):
+        assert "range that is not stated" in _check(_encoded(Image.fromarray(pixels), "TIFF"), "a.tif").reason
+
+
+def test_text_is_no_image() -> None:
+    for head in (b"", b"BMW is a maker of cars, and has been one", b"P4 is a text", b"II. The second part", b"RIFF"):
+        assert not is_image(head)
 
 
 def test_cmyk_keeps_its_colours() -> None:

@@ -1,5 +1,6 @@
 """Class folders, with splits and without: what is taken, how it is labelled, and what is said of the rest."""
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import ilsvrc
 import pytest
 
 from imagenet_jax.errors import UserError
+from imagenet_jax.prepare import card
 from imagenet_jax.prepare.examples import DEFAULTS, Options, Source
 from imagenet_jax.prepare.shard import load
 from imagenet_jax.prepare.sources import layouts
@@ -39,6 +41,22 @@ def test_split_folders(tmp_path: Path) -> None:
                         (1, "dog/b.jpg", ilsvrc.jpeg(0))]
     assert [(item.label, item.file_name) for item in source.splits["validation"]] == [(1, "dog/c.jpeg")]
     assert (source.totals, source.left_out) == ({"train": 3, "validation": 1}, ())
+
+
+def test_images_are_told_by_content_and_nothing_else_is_dropped_in_silence(tmp_path: Path) -> None:
+    taken = ("a.jpg", "b.JFIF", "c", "d.data", "deep/er/e.jpg", "f.jpg/g.JPEG")
+    hidden = (".h.jpg", "._a.jpg", "Thumbs.db", "__MACOSX/i.jpg", "deep/.k/l.jpg")
+    root = _write(tmp_path, *(f"train/cat/{name}" for name in taken + hidden), "train/stray.jpg")
+    for name in ("README.txt", "train/cat/notes.txt", "train/cat/more.TXT", "train/cat/empty"):
+        (root / name).write_bytes(b"")
+    (root / "train/cat/deep/loop").symlink_to(root / "train/cat")
+    os.mkfifo(root / "train/cat/pipe.jpg")
+    source = _open(root)
+    assert source.totals == {"train": len(taken)}
+    assert _labels(source) == {"train": {f"cat/{name}": 0 for name in taken}}
+    assert {ending: count for ending, count, _ in card.left_out(source)} == {
+        ".txt": 3, "hidden": 3, "folder": 3, ".jpg": 2, "none": 1}
+    assert (".txt", 3, "README.txt") in card.left_out(source)
 
 
 def test_a_link_that_leads_nowhere_is_refused_unread(tmp_path: Path) -> None:

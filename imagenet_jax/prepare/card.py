@@ -5,9 +5,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from imagenet_jax import dataset as dataset_lib
+from imagenet_jax.prepare import fonts
 from imagenet_jax.prepare.examples import Source
 from imagenet_jax.prepare.shard import SIZE_STEP as STEP
 from imagenet_jax.prepare.shard import Summary
@@ -97,10 +98,11 @@ def _draw_samples(path: Path, source: Source, summary: Summary, records: dataset
     columns = min(_COLUMNS, max(len(summary.samples[label]) for label in labels))
     sheet = Image.new("RGB", (_MARGIN + columns * (_TILE + 4), len(labels) * (_TILE + 4)), "white")
     draw = ImageDraw.Draw(sheet)
+    named = [f"{source.classes[label]}\n{source.class_names[label][:26]}" for label in labels]
+    font, drawn = fonts.choose(named)
     for row, label in enumerate(labels):
         top = row * (_TILE + 4)
-        name = f"{source.classes[label]}\n{source.class_names[label][:26]}"
-        draw.text((6, top + _TILE // 3), name, "black", ImageFont.load_default(13))
+        draw.text((6, top + _TILE // 3), fonts.drawable(named[row], drawn), "black", font)
         for column, record in enumerate(records.read(summary.samples[label][:columns])):
             sheet.paste(_tile(record), (_MARGIN + column * (_TILE + 4), top))
     sheet.save(path, quality=90, subsampling=0)

@@ -13,6 +13,7 @@ import numpy as np
 from imagenet_jax.errors import UserError
 from imagenet_jax.prepare.examples import Checked, Example, Reference
 from imagenet_jax.prepare.sources.boxes import parse
+from imagenet_jax.prepare.sources.tars import printable
 
 SAMPLES = 8  # examples of a class whose places are noted for the card
 SIZE_STEP = 16  # px
@@ -164,7 +165,7 @@ def _judged(chunk: Chunk, tally: _Tally) -> Iterator[bytes]:
         fault = reference.fault or "cut short: the file ends within the image"
         kept, reason, size = chunk.check(example) if example else Checked(None, fault)
         if reason:
-            (tally.repaired if kept else tally.quarantined).append([_utf8(reference.file_name).decode(), reason])
+            (tally.repaired if kept else tally.quarantined).append([printable(reference.file_name), reason])
         if kept is None:
             continue
         if size:
@@ -197,11 +198,6 @@ def _write_records(path: Path, records: Iterator[bytes]) -> tuple[int, int]:
     return count, size
 
 
-def _utf8(name: str) -> bytes:
-    """A file name in UTF-8, whatever bytes it had on the disk."""
-    return name.encode(errors="replace")
-
-
 def _sync(path: Path) -> None:
     with open(path, "rb") as file:
         os.fsync(file.fileno())
@@ -217,7 +213,7 @@ def serialize(example: Example) -> bytes:
     features = {
         "image": feature(bytes_list=bytes_list(value=[example.image])),
         "label": feature(int64_list=int64_list(value=[example.label])),
-        "file_name": feature(bytes_list=bytes_list(value=[_utf8(example.file_name)])),
+        "file_name": feature(bytes_list=bytes_list(value=[printable(example.file_name).encode()])),
         "boxes": feature(float_list=float_list(value=example.boxes.ravel())),
     }
     proto = tf_example_pb2.Example(features=tf_feature_pb2.Features(feature=features))

@@ -55,7 +55,7 @@ def check(words: Iterable[str]) -> list[str]:
     words, seen = list(words), {}
     for word in words:
         if printable(word) != word or not word.strip() or re.search(r"[\0-\x1f\x7f]", word):
-            raise UserError(f"A class is called {printable(word)!r}, which is not a line of UTF-8. Rename it.")
+            raise UserError(f"A class is called {ascii(word)}, which is not a line of UTF-8. Rename it.")
         key = unicodedata.normalize("NFC", word).casefold()
         if other := seen.get(key):
             raise UserError(f"The classes {other} and {word} ({ascii(other)} and {ascii(word)}) differ only in upper "

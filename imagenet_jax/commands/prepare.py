@@ -16,12 +16,16 @@ _ARCHIVES = flags.DEFINE_string(
     "archives", None, "Directory with the archives of ILSVRC2012 or ImageNet-21k as downloaded; they stay packed."
 )
 _IMAGES = flags.DEFINE_string(
-    "images", None, "Directory with images in class folders, in split folders or not; the README lists what else."
+    "images", None, "Directory with images in class folders, or a CSV file that lists them; the README says what else."
 )
 _TFDS = flags.DEFINE_string("tfds", None, "Directory that `tfds build imagenet2012` made, to convert.")
 _CLASSES = flags.DEFINE_string(
     "classes", None, "File that lists the classes in label order, a line each: ID<TAB>NAME, WNID NAME, or ID."
 )
+_HOLDOUT = flags.DEFINE_string(
+    "holdout", "0", "Share of train, as 0.1 or 10%, that becomes the validation split, class by class."
+)
+_SEED = flags.DEFINE_integer("seed", 0, "Chooses what --holdout takes.")
 _OUT = flags.DEFINE_string("out", None, "Directory to write; must be missing or empty.")
 _NAME = flags.DEFINE_string("name", None, "Name of the dataset; by default made from --out.")
 _VERIFY = flags.DEFINE_enum(
@@ -45,7 +49,7 @@ def main(argv: Sequence[str]) -> None:
         raise UserError(f"prepare takes flags only, not '{argv[1]}'.")
     if not _OUT.value or sum(map(bool, (_ARCHIVES.value, _IMAGES.value, _TFDS.value))) != 1:
         raise UserError("prepare needs --out=DIR and one of --archives=DIR, --images=DIR or --tfds=DIR.")
-    allowed = share(_MAX_QUARANTINED.value)
+    allowed, held = share("max_quarantined", _MAX_QUARANTINED.value), share("holdout", _HOLDOUT.value)
     from imagenet_jax.prepare import workers
 
     if (count := _WORKERS.value or os.cpu_count()) > 1:
@@ -56,7 +60,9 @@ def main(argv: Sequence[str]) -> None:
 
     start, place = time.monotonic(), writer.make_place(_OUT.value)
     name = _NAME.value or re.sub(r"\W+", "_", place.target.name.lower())
-    options = Options(_CLASSES.value, memory=place.work, checksum=_CHECKSUM.value)
+    options = Options(_CLASSES.value, held, _SEED.value, memory=place.work, checksum=_CHECKSUM.value)
+    if _TFDS.value and (held or _CLASSES.value):
+        raise UserError("--tfds brings its own classes and splits: leave out --classes and --holdout.")
     if _TFDS.value:
         source = tfds_examples.open_tfds(_TFDS.value, name)
     else:
@@ -81,7 +87,7 @@ def main(argv: Sequence[str]) -> None:
     print(f"Train on it with --config.dataset.dir={_OUT.value}")
 
 
-def share(text: str) -> float:
+def share(flag: str, text: str) -> float:
     """'0.001' or '0.1%' as a number of 0 to 1.
 
     Raises:
@@ -92,7 +98,7 @@ def share(text: str) -> float:
     except ValueError:
         value = -1
     if not 0 <= value <= 1:
-        raise UserError(f"--max_quarantined={text}: give a share of the images, as 0.001 or 0.1%.")
+        raise UserError(f"--{flag}={text}: give a share of the images, as 0.001 or 0.1%.")
     return value
 
 

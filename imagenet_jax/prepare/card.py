@@ -2,7 +2,7 @@
 
 import io
 from collections.abc import Mapping, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -12,7 +12,6 @@ from imagenet_jax.prepare import fonts
 from imagenet_jax.prepare.examples import Source
 from imagenet_jax.prepare.shard import SIZE_STEP as STEP
 from imagenet_jax.prepare.shard import Summary
-from imagenet_jax.prepare.sources.files import is_hidden
 from imagenet_jax.prepare.sources.tars import printable
 
 _ROWS = 40  # classes of the grid of samples, evenly chosen where there are more
@@ -51,18 +50,15 @@ def _report(source: Source, summaries: Mapping[str, Summary]) -> list[str]:
         lines += ["", f"## {title}: {len(found):,}", ""]
         lines += _table(("split", "file", "reason"), found) if found else ["None."]
     if source.left_out:
-        lines += ["", f"## Left out: {len(source.left_out):,}", "", "No images, or images without a label.", ""]
+        count = sum(count for count, _ in source.left_out.values())
+        lines += ["", f"## Left out: {count:,}", "", "No images, or images without a label.", ""]
         lines += _table(("ending", "files", "for example"), left_out(source))
     return lines
 
 
 def left_out(source: Source) -> list[tuple[str, int, str]]:
     """Ending, number and an example of the files that a source leaves out, the most common first."""
-    found: dict[str, list[str]] = {}
-    for name in source.left_out:
-        ending = "hidden" if is_hidden(PurePosixPath(name).name) else PurePosixPath(name).suffix.lower()
-        found.setdefault("folder" if name.endswith("/") else ending or "none", []).append(printable(name))
-    return sorted(((ending, len(names), names[0]) for ending, names in found.items()), key=lambda row: (-row[1], row))
+    return sorted(((ending, *found) for ending, found in source.left_out.items()), key=lambda row: (-row[1], row))
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> list[str]:

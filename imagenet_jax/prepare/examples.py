@@ -73,7 +73,7 @@ class Source(NamedTuple):
     splits: a Reference wherever the bytes can be found again, an Example where they stream by but once.
     totals: examples of each split, for the progress bar. sizes: bytes of each, from which shards are cut.
     variant: "original", or what was done to the images. layout: how they lie at `origin`, in words.
-    left_out: files there that are no images, or images without a label.
+    left_out: files there that are no images, or images without a label: by ending their number, and one of them.
     """
 
     name: str
@@ -85,4 +85,4 @@ class Source(NamedTuple):
     origin: str = ""
     variant: str = "original"
     layout: str = ""
-    left_out: tuple[str, ...] = ()
+    left_out: Mapping[str, tuple[int, str]] = {}

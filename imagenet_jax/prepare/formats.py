@@ -1,4 +1,4 @@
-"""The formats of images that are read, and how their files begin."""
+"""The formats of images that are read: what their files are called, and how they begin."""
 
 import re
 
@@ -15,9 +15,17 @@ FORMATS = {
     "JPEG2000": rb"\0\0\0\x0cjP  \r\n\x87\n|\xff\x4f\xff\x51",
     "AVIF": rb".{4}ftypavi[fs]",
 }
+# Taken on their word, as `repair` opens every file anyway. Whatever else a file is called, its first bytes decide.
+ENDINGS = (".jpg", ".jpeg", ".png", ".jpe", ".jfif", ".gif", ".bmp", ".webp", ".tif", ".tiff")
+_HIDDEN = {"__macosx", "thumbs.db", "desktop.ini"}
 _ANY = re.compile(b"|".join(b"(?:%s)" % signature for signature in FORMATS.values()), re.DOTALL)
 
 
 def is_image(head: bytes) -> bool:
     """Whether a file with these first bytes (HEAD of them) says that it is an image."""
     return _ANY.match(head) is not None
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder of this name is there for a program or a system, not for people."""
+    return name.startswith(".") or name.lower() in _HIDDEN

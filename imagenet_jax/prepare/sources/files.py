@@ -5,16 +5,12 @@ import hashlib
 import os
 import stat
 from collections.abc import Iterable, Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from imagenet_jax.errors import UserError
 from imagenet_jax.prepare.examples import Options, Reference
-from imagenet_jax.prepare.formats import HEAD, is_image
-from imagenet_jax.prepare.sources.tars import some
-
-# Taken on their word: `repair` opens every file anyway. Whatever else a file is called, its first bytes decide.
-ENDINGS = (".jpg", ".jpeg", ".png", ".jpe", ".jfif", ".gif", ".bmp", ".webp", ".tif", ".tiff")
-_HIDDEN = {"__macosx", "thumbs.db", "desktop.ini"}
+from imagenet_jax.prepare.formats import ENDINGS, HEAD, is_hidden, is_image
+from imagenet_jax.prepare.sources.tars import printable, some
 
 
 def images(folder: Path | str, below: str = "", left_out: list[str] | None = None) -> Iterator[Reference]:
@@ -64,11 +60,6 @@ def subfolders(folder: Path, left_out: list[str] | None = None, below: str = "")
     return found
 
 
-def is_hidden(name: str) -> bool:
-    """Whether a file or folder is there for a program or a system, not for people."""
-    return name.startswith(".") or name.lower() in _HIDDEN
-
-
 def referred(path: str, name: str) -> Reference:
     """A reference to a whole file, with a fault if there is none; its label is -1."""
     try:
@@ -86,6 +77,17 @@ def measure(references: Iterable[Reference]) -> tuple[int, int]:
     """Number and bytes of files."""
     sizes = [reference.size for reference in references]
     return len(sizes), sum(sizes)
+
+
+def by_ending(names: Iterable[str]) -> dict[str, tuple[int, str]]:
+    """How many names there are of each ending, and the first of them; as a Source tells what it leaves out."""
+    found: dict[str, tuple[int, str]] = {}
+    for name in names:
+        path = PurePosixPath(name)
+        ending = "hidden" if is_hidden(path.name) else "folder" if name.endswith("/") else path.suffix.lower() or "none"
+        count, first = found.get(ending, (0, printable(name)))
+        found[ending] = (count + 1, first)
+    return found
 
 
 def held_out(names: Iterable[str], options: Options) -> set[str]:

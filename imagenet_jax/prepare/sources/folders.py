@@ -87,7 +87,8 @@ def from_class_folders(root: Path, name: str, splits: dict[str, Path], options: 
                     for split in ("train", "validation")}
         sizes["validation"] = sizes["train"] * held // totals["train"]
         totals |= {"train": totals["train"] - held, "validation": held}
-    return Source(name, classes.ids, classes.names, streams, totals, sizes, str(root), left_out=tuple(left_out))
+    return Source(name, classes.ids, classes.names, streams, totals, sizes, str(root),
+                  left_out=files.by_ending(left_out))
 
 
 def _count(root: Path, folder: Path, left_out: list[str]) -> dict[str, tuple[int, int]]:

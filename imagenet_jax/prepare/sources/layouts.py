@@ -7,7 +7,16 @@ from typing import NamedTuple
 
 from imagenet_jax.errors import UserError
 from imagenet_jax.prepare.examples import Options, Source
-from imagenet_jax.prepare.sources import archives, folders, imagenet21k, tiny
+from imagenet_jax.prepare.sources import (
+    archives,
+    folders,
+    huggingface,
+    imagenet21k,
+    kaggle,
+    lists,
+    shards,
+    tiny,
+)
 from imagenet_jax.prepare.sources.tars import some
 
 
@@ -25,14 +34,26 @@ class Layout(NamedTuple):
     takes: tuple[str, ...] = ()
 
 
+_TARS = (
+    Layout("ImageNet-1k of Hugging Face", "train_images_*.tar.gz, val_images.tar.gz", huggingface.is_huggingface,
+           huggingface.open_huggingface),
+    Layout("WebDataset", "*.tar or SPLIT/*.tar with KEY.jpg and KEY.cls inside", shards.are_shards, shards.open_shards,
+           ("classes",)),
+)
 ARCHIVES = (  # the first that fits is meant
-    Layout("archives of ILSVRC2012", f"{archives.TRAIN}, {archives.VAL}, {archives.DEVKIT}", archives.is_ilsvrc,
-           archives.open_archives),
+    Layout("archives of ILSVRC2012", f"{archives.TRAIN} or train/WNID/*, {archives.VAL}, {archives.DEVKIT}",
+           archives.is_ilsvrc, archives.open_archives),
     Layout("archive of ImageNet-21k", f"{imagenet21k.WINTER} or {imagenet21k.FALL}", imagenet21k.is_21k,
            imagenet21k.open_21k),
+    *_TARS,
 )
 IMAGES = (
+    Layout("list of images", "FILE.csv, .tsv or .parquet with the columns path, label and perhaps split",
+           lists.is_list, lists.open_list, ("classes", "holdout")),
     Layout("Tiny ImageNet", "wnids.txt, train/WNID/images/*, val/val_annotations.txt", tiny.is_tiny, tiny.open_tiny),
+    Layout("ILSVRC of Kaggle", "ILSVRC/Data/CLS-LOC/train/WNID/*, val/*, LOC_val_solution.csv above", kaggle.is_kaggle,
+           kaggle.open_kaggle),
+    *_TARS,
     Layout("class folders in split folders", "train/CLASS/*, and val, validation or test beside train",
            folders.has_splits, folders.open_splits, ("classes", "holdout")),
     Layout("class folders", "CLASS/*, all for training", folders.has_classes, folders.open_classes,
@@ -52,7 +73,7 @@ def open_source(layouts: Sequence[Layout], place: str, name: str, options: Optio
     layout = next((layout for layout in layouts if layout.fits(path)), None)
     if layout is None:
         held = some(os.listdir(path)) or "nothing" if path.is_dir() else "no folder"
-        known = "".join(f"\n    {layout.name}: {layout.looks}" for layout in (*ARCHIVES, *IMAGES))
+        known = "".join(f"\n    {layout.name}: {layout.looks}" for layout in dict.fromkeys((*ARCHIVES, *IMAGES)))
         raise UserError(f"{path} is in no layout that is read here; it holds {held}. What is read, the archives by "
                         f"--archives=DIR and the rest by --images=PATH:{known}")
     for option in ("classes", "holdout"):

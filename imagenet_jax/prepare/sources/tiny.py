@@ -51,7 +51,7 @@ def open_tiny(root: Path, name: str, options: Options) -> Source:
                   {"validation": _val(root / "val" / "images", rows, labels), "train": _train(root, labels)},
                   totals={split: count for split, (count, _) in measured.items()},
                   sizes={split: size for split, (_, size) in measured.items()}, origin=str(root),
-                  left_out=tuple(_unlabelled(root)))
+                  left_out=files.by_ending(_unlabelled(root)))
 
 
 def _train_images(root: Path, wnid: str) -> Iterator[Reference]:

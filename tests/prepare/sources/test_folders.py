@@ -40,7 +40,7 @@ def test_split_folders(tmp_path: Path) -> None:
     assert examples == [(0, "cat/a.png", ilsvrc.jpeg(2)), (1, "dog/a.JPEG", ilsvrc.jpeg(1)),
                         (1, "dog/b.jpg", ilsvrc.jpeg(0))]
     assert [(item.label, item.file_name) for item in source.splits["validation"]] == [(1, "dog/c.jpeg")]
-    assert (source.totals, source.left_out) == ({"train": 3, "validation": 1}, ())
+    assert (source.totals, source.left_out) == ({"train": 3, "validation": 1}, {})
 
 
 def test_images_are_told_by_content_and_nothing_else_is_dropped_in_silence(tmp_path: Path) -> None:
@@ -55,7 +55,7 @@ def test_images_are_told_by_content_and_nothing_else_is_dropped_in_silence(tmp_p
     assert source.totals == {"train": len(taken)}
     assert _labels(source) == {"train": {f"cat/{name}": 0 for name in taken}}
     assert {ending: count for ending, count, _ in card.left_out(source)} == {
-        ".txt": 3, "hidden": 3, "folder": 3, ".jpg": 2, "none": 1}
+        ".txt": 3, "hidden": 5, "folder": 1, ".jpg": 2, "none": 1}
     assert (".txt", 3, "README.txt") in card.left_out(source)
 
 
@@ -128,3 +128,18 @@ def test_wrong_files_of_classes(tmp_path: Path, listed: str | None, folder: str,
     root = _write(tmp_path / "images", f"train/{folder}/a.jpg")
     with pytest.raises(UserError, match=message):
         _open(root, Options(classes=str(tmp_path / "classes.txt")))
+
+
+def test_without_split_folders_all_is_train_and_a_holdout_may_be_cut(tmp_path: Path) -> None:
+    root = _write(tmp_path, *(f"cat/{i}.jpg" for i in range(20)), *(f"dog/{i}.jpg" for i in range(5)), "owl/0.jpg")
+    assert {split: len(labels) for split, labels in _labels(_open(root)).items()} == {"train": 26}
+    source = _open(root, Options(holdout=0.1))
+    assert (source.layout, source.totals) == ("class folders", {"train": 23, "validation": 3})
+    labels = _labels(source)
+    assert {split: len(found) for split, found in labels.items()} == source.totals
+    assert labels["train"].keys().isdisjoint(labels["validation"])
+    assert sorted(labels["validation"].values()) == [0, 0, 1]  # of a class with one image it stays in train
+    assert _labels(_open(root, Options(holdout=0.1)))["validation"] == labels["validation"]
+    assert _labels(_open(root, Options(holdout=0.1, seed=1)))["validation"] != labels["validation"]
+    with pytest.raises(UserError, match="cuts a validation split from train; .* has train, validation already"):
+        _open(_write(tmp_path / "split", "train/a/a.jpg", "val/a/b.jpg"), Options(holdout=0.1))

@@ -40,6 +40,9 @@ _MAX_SIDE = flags.DEFINE_integer(
     "max_side", 0, "Encode all images anew, the longer side at most so many px (512), where that saves bytes; "
     "0 keeps them as they are.", lower_bound=0
 )
+_APPLY_EXIF = flags.DEFINE_bool(
+    "apply_exif", False, "Turn the pixels of images that EXIF says to turn; else they are kept as stored."
+)
 _QUALITY = flags.DEFINE_integer("quality", 90, "JPEG quality of these.", lower_bound=1, upper_bound=100)
 
 
@@ -70,6 +73,8 @@ def main(argv: Sequence[str]) -> None:
         source = layouts.open_source(family, _ARCHIVES.value or _IMAGES.value, name, options)
     print(f"source: {source.layout}, {tars.printable(source.origin)}, {len(source.classes):,} classes", flush=True)
     check = functools.partial(repair.check, decode=_VERIFY.value == "decode")
+    if _APPLY_EXIF.value:
+        check = functools.partial(check, apply_exif=True)
     if _MAX_SIDE.value:
         source = source._replace(variant=f"max_side={_MAX_SIDE.value}, quality={_QUALITY.value}")
         check = functools.partial(check, max_side=_MAX_SIDE.value, quality=_QUALITY.value)

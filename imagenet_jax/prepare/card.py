@@ -41,6 +41,9 @@ def _report(source: Source, summaries: Mapping[str, Summary]) -> list[str]:
             "MB")
     lines = [f"# {source.name}", "", f"From {printable(source.origin) or 'memory'}. Variant: {source.variant}.", ""]
     lines += _table(head, rows)
+    if counts := [f"{summary.unturned:,} of {split}" for split, summary in summaries.items() if summary.unturned]:
+        lines += ["", f"EXIF says to turn some images to see them upright ({', '.join(counts)}); they are kept as "
+                  "stored, which is how torchvision reads them too. `--apply_exif` turns them."]
     lines += ["", "![images of each class, and their sizes](counts.png)"]
     for split, summary in summaries.items():
         chosen = " (evenly chosen classes)" if len(summary.samples) > _ROWS else ""

@@ -40,12 +40,14 @@ class Reference(NamedTuple):
 class Checked(NamedTuple):
     """What became of one example: kept (no reason), repaired (both) or refused (no example).
 
-    size: (width, height) in pixels of what is kept, where it was looked at.
+    size: (width, height) in pixels of what is kept, where it was looked at. unturned: EXIF says to turn the image to
+    see it upright, and it is kept as stored.
     """
 
     example: Example | None
     reason: str = ""
     size: tuple[int, int] | None = None
+    unturned: bool = False
 
 
 class Options(NamedTuple):

@@ -35,7 +35,7 @@ class Summary(NamedTuple):
 
     shards: records in each shard. bytes: of serialized records. labels: kept examples by label.
     samples: places in the split of the first few of each label. widths, heights: images by size, in steps of 16 px.
-    repaired, quarantined: [file name, reason] of each.
+    repaired, quarantined: [file name, reason] of each. unturned: images that EXIF says to turn, kept as stored.
     """
 
     shards: list[int] = []
@@ -48,6 +48,7 @@ class Summary(NamedTuple):
     heights: dict[int, int] = {}
     repaired: list[list[str]] = []
     quarantined: list[list[str]] = []
+    unturned: int = 0
 
     @property
     def examples(self) -> int:
@@ -83,7 +84,8 @@ def write_chunk(chunk: Chunk) -> int:
         _sync(partial)
         os.replace(partial, chunk.shard)
     summary = Summary([count] if count else [], size, tally.labels, tally.samples, tally.sums["boxes"],
-                      tally.sums["dropped"], tally.widths, tally.heights, tally.repaired, tally.quarantined)
+                      tally.sums["dropped"], tally.widths, tally.heights, tally.repaired, tally.quarantined,
+                      tally.sums["unturned"])
     disk = chunk.shard.stat().st_size if count else 0
     partial.write_text(json.dumps({"digest": chunk.digest, "disk": disk, "summary": summary._asdict()}))
     os.replace(partial, chunk.sidecar)
@@ -124,11 +126,11 @@ def merge(summaries: Iterable[Summary]) -> Summary:
         shards += one.shards
         for total, part in ((labels, one.labels), (widths, one.widths), (heights, one.heights)):
             total.update(part)
-        sums.update({name: getattr(one, name) for name in ("bytes", "boxes", "dropped_boxes")})
+        sums.update({name: getattr(one, name) for name in ("bytes", "boxes", "dropped_boxes", "unturned")})
         repaired += one.repaired
         quarantined += one.quarantined
     return Summary(shards, sums["bytes"], labels, samples, sums["boxes"], sums["dropped_boxes"], widths, heights,
-                   repaired, quarantined)
+                   repaired, quarantined, sums["unturned"])
 
 
 def load(references: Iterable[Reference]) -> Iterator[tuple[Reference, Example | None]]:
@@ -163,7 +165,7 @@ def _judged(chunk: Chunk, tally: _Tally) -> Iterator[bytes]:
     place = 0
     for reference, example in load(chunk.references):
         fault = reference.fault or "cut short: the file ends within the image"
-        kept, reason, size = chunk.check(example) if example else Checked(None, fault)
+        kept, reason, size, unturned = chunk.check(example) if example else Checked(None, fault)
         if reason:
             (tally.repaired if kept else tally.quarantined).append([printable(reference.file_name), reason])
         if kept is None:
@@ -176,6 +178,7 @@ def _judged(chunk: Chunk, tally: _Tally) -> Iterator[bytes]:
             tally.samples.setdefault(kept.label, []).append(place)
         tally.sums["boxes"] += len(kept.boxes)
         tally.sums["dropped"] += len(example.boxes) - len(kept.boxes)
+        tally.sums["unturned"] += unturned
         place += 1
         yield serialize(kept)
 

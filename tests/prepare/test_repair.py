@@ -5,7 +5,7 @@ import io
 import ilsvrc
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image, ImageOps
 
 from imagenet_jax.prepare import repair
 from imagenet_jax.prepare.formats import HEAD, is_image
@@ -180,3 +180,50 @@ def test_boxes_are_ordered_clamped_and_dropped_without_area() -> None:
     tidy = repair.check(Example(ilsvrc.jpeg(0), 0, "a.JPEG", boxes)).example.boxes
     np.testing.assert_array_equal(tidy, [[0.25, 0.25, 0.5, 0.75], [0, 0.5, 0.5, 1]])
     assert repair.tidy_boxes(np.zeros((0, 4), np.float32)).shape == (0, 4)
+
+
+def _stored(turn: int) -> tuple[Image.Image, bytes]:
+    """A picture with a red corner, and a JPEG that looks so when turned by an EXIF orientation."""
+    upright = Image.new("RGB", (64, 32), "blue")
+    upright.paste("red", (0, 0, 32, 16))
+    backward = {6: 8, 8: 6}.get(turn, turn)
+    stored = ImageOps.exif_transpose(_oriented(upright, backward))
+    return upright, _encoded(stored, "JPEG", exif=_exif(turn), quality=95)
+
+
+def _exif(turn: int) -> Image.Exif:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = turn
+    return exif
+
+
+def _oriented(image: Image.Image, turn: int) -> Image.Image:
+    return Image.open(io.BytesIO(_encoded(image, "PNG", exif=_exif(turn))))
+
+
+@pytest.mark.parametrize("turn", range(2, 9))
+def test_exif_turns_pixels_and_boxes_when_asked(turn: int) -> None:
+    upright, stored = _stored(turn)
+    kept = _check(stored)
+    assert (kept.example.image, kept.reason, kept.unturned) == (stored, "", True)
+    with Image.open(io.BytesIO(stored)) as image:
+        red = np.argwhere(np.asarray(image)[..., 0] > 128)
+        height, width = image.height, image.width
+    box = (np.concatenate([red.min(axis=0), red.max(axis=0) + 1]) / [height, width, height, width])[None]
+    turned = repair.check(Example(stored, 0, "a.JPEG", box), apply_exif=True)
+    np.testing.assert_allclose(turned.example.boxes, [[0, 0, 0.5, 0.5]], atol=0.04)
+    assert turned.reason == f"turned by EXIF orientation {turn}, re-encoded as RGB JPEG"
+    assert (turned.size, turned.unturned) == (upright.size, False)
+    with Image.open(io.BytesIO(turned.example.image)) as image:
+        assert "exif" not in image.info
+        assert np.abs(np.asarray(image, int) - np.asarray(upright, int)).mean() < 6
+    small = repair.check(Example(stored, 0, "a.JPEG"), max_side=16, apply_exif=True)
+    assert small.size == (16, 8)
+
+
+def test_exif_that_says_nothing_changes_nothing() -> None:
+    for exif in (_exif(1), _exif(9), b"Exif\0\0MM\0*damaged"):
+        sound = ilsvrc.jpeg(0, exif=exif)
+        for apply_exif in (False, True):
+            checked = repair.check(Example(sound, 0, "a.JPEG"), apply_exif=apply_exif)
+            assert (checked.example.image, checked.reason, checked.unturned) == (sound, "", False)

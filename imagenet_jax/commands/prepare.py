@@ -53,6 +53,8 @@ def main(argv: Sequence[str]) -> None:
     if not _OUT.value or sum(map(bool, (_ARCHIVES.value, _IMAGES.value, _TFDS.value))) != 1:
         raise UserError("prepare needs --out=DIR and one of --archives=DIR, --images=DIR or --tfds=DIR.")
     allowed, held = share("max_quarantined", _MAX_QUARANTINED.value), share("holdout", _HOLDOUT.value)
+    if held == 1:
+        raise UserError(f"--holdout={_HOLDOUT.value} would leave nothing to train on: give less.")
     from imagenet_jax.prepare import workers
 
     if (count := _WORKERS.value or os.cpu_count()) > 1:

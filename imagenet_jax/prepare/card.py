@@ -54,7 +54,7 @@ def _report(source: Source, summaries: Mapping[str, Summary]) -> list[str]:
         lines += _table(("split", "file", "reason"), found) if found else ["None."]
     if source.left_out:
         count = sum(count for count, _ in source.left_out.values())
-        lines += ["", f"## Left out: {count:,}", "", "No images, or images without a label.", ""]
+        lines += ["", f"## Left out: {count:,}", "", "Files that Pillow does not read, or images without a label.", ""]
         lines += _table(("ending", "files", "for example"), left_out(source))
     return lines
 

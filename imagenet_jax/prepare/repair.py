@@ -25,8 +25,8 @@ def check(example: Example, decode: bool = False, max_side: int = 0, quality: in
           apply_exif: bool = False) -> Checked:
     """Judges one example; mends what a plain RGB or grey decoder would stumble over.
 
-    A sound JPEG, or a PNG that says so in its name, of one or three 8-bit channels keeps its
-    bytes. Anything else Pillow can decode is encoded anew (`_mended`), by its first frame where it
+    A sound JPEG, or a PNG that is not called JPEG, of one or three 8-bit channels keeps its bytes.
+    Anything else Pillow can decode is encoded anew (`_mended`), by its first frame where it
     has many; the rest is refused. Boxes are tidied by `tidy_boxes`.
 
     Args:
@@ -99,8 +99,8 @@ def tidy_boxes(boxes: np.ndarray) -> np.ndarray:
 def _oddity(image: Image.Image, example: Example) -> str:
     """Why the bytes cannot stay as they are, or nothing; raises ValueError where the end is missing."""
     kind = "JPEG" if image.format == "MPO" else image.format  # a JPEG with a second picture behind it
-    named = kind == "JPEG" or example.file_name.lower().endswith(f".{kind}".lower())
-    if kind not in ("JPEG", "PNG") or image.mode not in ("RGB", "L") or not named:
+    misnamed = kind == "PNG" and _is_called_jpeg(example.file_name)
+    if kind not in ("JPEG", "PNG") or image.mode not in ("RGB", "L") or misnamed:
         frames = getattr(image, "n_frames", 1)
         return f"{image.format} of mode {image.mode}" + (f", first of {frames} frames," if frames > 1 else "")
     # Inside a scan 0xFF is always stuffed, so this marker can only be the end; looked
@@ -109,6 +109,10 @@ def _oddity(image: Image.Image, example: Example) -> str:
     if example.image.rfind(end, start) < 0:
         raise ValueError("truncated: the end of the image is missing")
     return ""
+
+
+def _is_called_jpeg(file_name: str) -> bool:
+    return file_name.lower().endswith((".jpg", ".jpeg", ".jpe", ".jfif"))
 
 
 def _turned(image: Image.Image, turn: int) -> Image.Image:
@@ -139,7 +143,7 @@ def _mended(image: Image.Image, file_name: str, odd: str) -> tuple[bytes, str, t
     picture that is neither JPEG nor PNG, nor called JPEG, and has at most 128 x 128 px becomes a PNG: so few pixels
     take no room, and among them are icons and digits, on which a JPEG would leave marks.
     """
-    small = image.width * image.height <= _FEW_PIXELS and not file_name.lower().endswith((".jpg", ".jpeg"))
+    small = image.width * image.height <= _FEW_PIXELS and not _is_called_jpeg(file_name)
     kind = "PNG" if small and image.format not in ("JPEG", "MPO", "PNG") else "JPEG"
     rgb = _rgb(image)
     data = _as_png(rgb) if kind == "PNG" else _as_jpeg(rgb, _QUALITY, subsampling=0)

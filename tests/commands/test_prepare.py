@@ -70,6 +70,7 @@ def test_mistakes_end_with_one_message_and_2(images: Path, tmp_path: Path) -> No
     for flags, message in (
         ([f"--images={images}"], "needs --out=DIR"),
         ([f"--images={images}", f"--archives={images}", "--out=x"], "one of --archives"),
+        ([f"--images={images}", "--out=x", "--holdout=100%"], "leave nothing to train on"),
         ([f"--archives={images}", f"--out={tmp_path / 'x'}"], "in no layout that is read here; it holds train, val"),
     ):
         ran = _prepare(*flags)

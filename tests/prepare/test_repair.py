@@ -38,6 +38,7 @@ _SOUND = {
     "progressive": (ilsvrc.jpeg(0, progressive=True), "a.JPEG"),
     "bytes after the end": (ilsvrc.jpeg(0) + b"\0" * 100, "a.JPEG"),
     "png that says so": (_png(_RAMP), "a.PNG"),
+    "png that says nothing": (_png(_RAMP), "cat/a"),
 }
 
 

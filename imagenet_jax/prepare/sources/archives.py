@@ -68,13 +68,14 @@ def open_archives(folder: Path, name: str, options: Options = DEFAULTS) -> Sourc
                         "packed (class folders in train/ are read too); for images in other folders use --images.")
     devkit = read_devkit(folder / DEVKIT)
     labels = {wnid: label for label, wnid in enumerate(devkit.names)}
-    unpacked = open_folders(folder / "train") if missing else open_tar(folder / TRAIN, options.memory)
+    train = folder / ("train" if missing else TRAIN)
+    unpacked = open_folders(train) if missing else open_tar(train, options.memory)
     if unpacked:
-        _compare_classes(folder / "train" if missing else folder / TRAIN, unpacked.counts.keys(), set(labels))
+        _compare_classes(train, unpacked.counts.keys(), set(labels))
         for wnid, count in unpacked.counts.items():
-            _compare_count(folder / "train" if missing else folder / TRAIN, wnid, count, devkit)
+            _compare_count(train, wnid, count, devkit)
     else:
-        _check_train_classes(folder / TRAIN, set(labels))
+        _check_train_classes(train, set(labels))
     if options.checksum:
         there = [folder / file for file in verify.PUBLISHED
                  if (folder / file).is_file() and not (unpacked and file == TRAIN)]
@@ -91,7 +92,7 @@ def open_archives(folder: Path, name: str, options: Options = DEFAULTS) -> Sourc
         },
         totals={"validation": len(devkit.truth), "train": sum(devkit.train_counts.values())},
         sizes={"validation": (folder / VAL).stat().st_size,
-               "train": unpacked.size if unpacked else (folder / TRAIN).stat().st_size},
+               "train": unpacked.size if unpacked else train.stat().st_size},
         origin=str(folder),
         left_out=unpacked.left_out if unpacked else {},
     )

@@ -67,16 +67,22 @@ def open_source(layouts: Sequence[Layout], place: str, name: str, options: Optio
     Raises:
         UserError: there is nothing, the layout is another one or has no use for an option, or what `open` raises.
     """
-    path = Path(place)
+    try:
+        return _opened(layouts, Path(place), name, options)
+    except OSError as error:
+        raise UserError(f"{place} cannot be read: {error}.") from error
+
+
+def _opened(layouts: Sequence[Layout], path: Path, name: str, options: Options) -> Source:
     if not path.exists():
         raise UserError(f"{path} does not exist.")
     layout = next((layout for layout in layouts if layout.fits(path)), None)
     if layout is None:
-        held = some(os.listdir(path)) or "nothing" if path.is_dir() else "no folder"
+        there = f"holds {some(os.listdir(path)) or 'nothing'}" if path.is_dir() else "is a file"
         known = "".join(f"\n    {layout.name}: {layout.looks}" for layout in dict.fromkeys((*ARCHIVES, *IMAGES)))
-        raise UserError(f"{path} is in no layout that is read here; it holds {held}. What is read, the archives by "
+        raise UserError(f"{path} is in no layout that is read here; it {there}. What is read, the archives by "
                         f"--archives=DIR and the rest by --images=PATH:{known}")
     for option in ("classes", "holdout"):
         if getattr(options, option) and option not in layout.takes:
-            raise UserError(f"{path} is {layout.name}, for which there is no --{option}.")
+            raise UserError(f"{path} holds {layout.name}, for which --{option} means nothing. Leave it out.")
     return layout.open(path, name, options)._replace(layout=layout.name)

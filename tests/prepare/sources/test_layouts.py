@@ -100,7 +100,7 @@ def test_kaggle(tmp_path: Path) -> None:
                              ("Id,Label\nx,y\n", "must have the columns ImageId and PredictionString")):
         with pytest.raises(UserError, match=message):
             _images(_kaggle(tmp_path, **{"LOC_val_solution.csv": changed}))
-    with pytest.raises(UserError, match="ILSVRC of Kaggle, for which there is no --holdout"):
+    with pytest.raises(UserError, match="holds ILSVRC of Kaggle, for which --holdout means nothing"):
         _images(root, Options(holdout=0.1))
 
 

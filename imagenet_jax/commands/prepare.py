@@ -16,9 +16,16 @@ _ARCHIVES = flags.DEFINE_string(
     "archives", None, "Directory with the archives of ILSVRC2012 or ImageNet-21k as downloaded; they stay packed."
 )
 _IMAGES = flags.DEFINE_string(
-    "images", None, "Directory with root/split/class/*.jpg|jpeg|png (splits train, val, test), or Tiny ImageNet."
+    "images", None, "Directory with images in class folders, or a CSV file that lists them; the README says what else."
 )
 _TFDS = flags.DEFINE_string("tfds", None, "Directory that `tfds build imagenet2012` made, to convert.")
+_CLASSES = flags.DEFINE_string(
+    "classes", None, "File that lists the classes in label order, a line each: ID<TAB>NAME, WNID NAME, or ID."
+)
+_HOLDOUT = flags.DEFINE_string(
+    "holdout", "0", "Share of train, as 0.1 or 10%, that becomes the validation split, class by class."
+)
+_SEED = flags.DEFINE_integer("seed", 0, "Chooses what --holdout takes.")
 _OUT = flags.DEFINE_string("out", None, "Directory to write; must be missing or empty.")
 _NAME = flags.DEFINE_string("name", None, "Name of the dataset; by default made from --out.")
 _VERIFY = flags.DEFINE_enum(
@@ -33,6 +40,9 @@ _MAX_SIDE = flags.DEFINE_integer(
     "max_side", 0, "Encode all images anew, the longer side at most so many px (512), where that saves bytes; "
     "0 keeps them as they are.", lower_bound=0
 )
+_APPLY_EXIF = flags.DEFINE_bool(
+    "apply_exif", False, "Turn the pixels of images that EXIF says to turn; else they are kept as stored."
+)
 _QUALITY = flags.DEFINE_integer("quality", 90, "JPEG quality of these.", lower_bound=1, upper_bound=100)
 
 
@@ -42,22 +52,31 @@ def main(argv: Sequence[str]) -> None:
         raise UserError(f"prepare takes flags only, not '{argv[1]}'.")
     if not _OUT.value or sum(map(bool, (_ARCHIVES.value, _IMAGES.value, _TFDS.value))) != 1:
         raise UserError("prepare needs --out=DIR and one of --archives=DIR, --images=DIR or --tfds=DIR.")
-    allowed = share(_MAX_QUARANTINED.value)
+    allowed, held = share("max_quarantined", _MAX_QUARANTINED.value), share("holdout", _HOLDOUT.value)
+    if held == 1:
+        raise UserError(f"--holdout={_HOLDOUT.value} would leave nothing to train on: give less.")
     from imagenet_jax.prepare import workers
 
     if (count := _WORKERS.value or os.cpu_count()) > 1:
         workers.warm_up()
-    from imagenet_jax.prepare import repair, writer
-    from imagenet_jax.prepare.sources import archives, folders, tfds_examples
+    from imagenet_jax.prepare import card, repair, writer
+    from imagenet_jax.prepare.examples import Options
+    from imagenet_jax.prepare.sources import layouts, tars, tfds_examples
 
     start, place = time.monotonic(), writer.make_place(_OUT.value)
     name = _NAME.value or re.sub(r"\W+", "_", place.target.name.lower())
-    if _ARCHIVES.value:
-        source = archives.open_archives(_ARCHIVES.value, name, place.work, _CHECKSUM.value)
+    options = Options(_CLASSES.value, held, _SEED.value, memory=place.work, checksum=_CHECKSUM.value)
+    if _TFDS.value and (held or _CLASSES.value):
+        raise UserError("--tfds brings its own classes and splits: leave out --classes and --holdout.")
+    if _TFDS.value:
+        source = tfds_examples.open_tfds(_TFDS.value, name)
     else:
-        source = folders.open_folders(_IMAGES.value, name) if _IMAGES.value else tfds_examples.open_tfds(
-            _TFDS.value, name)
+        family = layouts.ARCHIVES if _ARCHIVES.value else layouts.IMAGES
+        source = layouts.open_source(family, _ARCHIVES.value or _IMAGES.value, name, options)
+    print(f"source: {source.layout}, {tars.printable(source.origin)}, {len(source.classes):,} classes", flush=True)
     check = functools.partial(repair.check, decode=_VERIFY.value == "decode")
+    if _APPLY_EXIF.value:
+        check = functools.partial(check, apply_exif=True)
     if _MAX_SIDE.value:
         source = source._replace(variant=f"max_side={_MAX_SIDE.value}, quality={_QUALITY.value}")
         check = functools.partial(check, max_side=_MAX_SIDE.value, quality=_QUALITY.value)
@@ -67,13 +86,15 @@ def main(argv: Sequence[str]) -> None:
         raise UserError(f"Interrupted. What is done stays in {place.work.parent}: run the same command again, it "
                         "goes on.") from error
     print(table(summaries))
+    for ending, count, example in card.left_out(source):
+        print(f"left out: {count:,} {ending}, for example {example}")
     print(f"{time.monotonic() - start:.1f} s. Look at it: {Path(_OUT.value) / 'report.md'}")
     if any(split.quarantined for split in summaries.values()):
         print(f"Quarantined images and why: {Path(_OUT.value) / 'quarantine.jsonl'}")
     print(f"Train on it with --config.dataset.dir={_OUT.value}")
 
 
-def share(text: str) -> float:
+def share(flag: str, text: str) -> float:
     """'0.001' or '0.1%' as a number of 0 to 1.
 
     Raises:
@@ -84,7 +105,7 @@ def share(text: str) -> float:
     except ValueError:
         value = -1
     if not 0 <= value <= 1:
-        raise UserError(f"--max_quarantined={text}: give a share of the images, as 0.001 or 0.1%.")
+        raise UserError(f"--{flag}={text}: give a share of the images, as 0.001 or 0.1%.")
     return value
 
 

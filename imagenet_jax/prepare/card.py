@@ -5,12 +5,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from imagenet_jax import dataset as dataset_lib
+from imagenet_jax.prepare import fonts
 from imagenet_jax.prepare.examples import Source
 from imagenet_jax.prepare.shard import SIZE_STEP as STEP
 from imagenet_jax.prepare.shard import Summary
+from imagenet_jax.prepare.sources.tars import printable
 
 _ROWS = 40  # classes of the grid of samples, evenly chosen where there are more
 _COLUMNS = 8
@@ -26,7 +28,7 @@ def write_card(directory: Path, source: Source, summaries: Mapping[str, Summary]
     for split, summary in summaries.items():
         records = dataset_lib.open_split(opened, split)
         _draw_samples(directory / f"{split}_samples.jpg", source, summary, records)
-    (directory / "report.md").write_text("\n".join(_report(source, summaries)) + "\n")
+    (directory / "report.md").write_text("\n".join(_report(source, summaries)) + "\n", encoding="utf-8")
 
 
 def _report(source: Source, summaries: Mapping[str, Summary]) -> list[str]:
@@ -37,8 +39,11 @@ def _report(source: Source, summaries: Mapping[str, Summary]) -> list[str]:
                      s.dropped_boxes, len(s.repaired), len(s.quarantined), len(s.shards), f"{s.bytes / 1e6:,.1f}"))
     head = ("split", "examples", "classes", "per class", "boxes", "boxes dropped", "repaired", "quarantined", "shards",
             "MB")
-    lines = [f"# {source.name}", "", f"From {source.origin or 'memory'}. Variant: {source.variant}.", ""]
+    lines = [f"# {source.name}", "", f"From {printable(source.origin) or 'memory'}. Variant: {source.variant}.", ""]
     lines += _table(head, rows)
+    if counts := [f"{summary.unturned:,} of {split}" for split, summary in summaries.items() if summary.unturned]:
+        lines += ["", f"EXIF says to turn some images to see them upright ({', '.join(counts)}); they are kept as "
+                  "stored, which is how torchvision reads them too. `--apply_exif` turns them."]
     lines += ["", "![images of each class, and their sizes](counts.png)"]
     for split, summary in summaries.items():
         chosen = " (evenly chosen classes)" if len(summary.samples) > _ROWS else ""
@@ -47,7 +52,16 @@ def _report(source: Source, summaries: Mapping[str, Summary]) -> list[str]:
         found = [(split, *line) for split, summary in summaries.items() for line in getattr(summary, name)]
         lines += ["", f"## {title}: {len(found):,}", ""]
         lines += _table(("split", "file", "reason"), found) if found else ["None."]
+    if source.left_out:
+        count = sum(count for count, _ in source.left_out.values())
+        lines += ["", f"## Left out: {count:,}", "", "Files that Pillow does not read, or images without a label.", ""]
+        lines += _table(("ending", "files", "for example"), left_out(source))
     return lines
+
+
+def left_out(source: Source) -> list[tuple[str, int, str]]:
+    """Ending, number and an example of the files that a source leaves out, the most common first."""
+    return sorted(((ending, *found) for ending, found in source.left_out.items()), key=lambda row: (-row[1], row))
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> list[str]:
@@ -83,10 +97,11 @@ def _draw_samples(path: Path, source: Source, summary: Summary, records: dataset
     columns = min(_COLUMNS, max(len(summary.samples[label]) for label in labels))
     sheet = Image.new("RGB", (_MARGIN + columns * (_TILE + 4), len(labels) * (_TILE + 4)), "white")
     draw = ImageDraw.Draw(sheet)
+    named = [f"{source.classes[label]}\n{source.class_names[label][:26]}" for label in labels]
+    font, drawn = fonts.choose(named)
     for row, label in enumerate(labels):
         top = row * (_TILE + 4)
-        name = f"{source.classes[label]}\n{source.class_names[label][:26]}"
-        draw.text((6, top + _TILE // 3), name, "black", ImageFont.load_default(13))
+        draw.text((6, top + _TILE // 3), fonts.drawable(named[row], drawn), "black", font)
         for column, record in enumerate(records.read(summary.samples[label][:columns])):
             sheet.paste(_tile(record), (_MARGIN + column * (_TILE + 4), top))
     sheet.save(path, quality=90, subsampling=0)

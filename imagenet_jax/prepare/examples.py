@@ -1,6 +1,7 @@
 """What the readers of archives and folders hand to the writer: light references to images, in order."""
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -39,21 +40,42 @@ class Reference(NamedTuple):
 class Checked(NamedTuple):
     """What became of one example: kept (no reason), repaired (both) or refused (no example).
 
-    size: (width, height) in pixels of what is kept, where it was looked at.
+    size: (width, height) in pixels of what is kept, where it was looked at. unturned: EXIF says to turn the image to
+    see it upright, and it is kept as stored.
     """
 
     example: Example | None
     reason: str = ""
     size: tuple[int, int] | None = None
+    unturned: bool = False
+
+
+class Options(NamedTuple):
+    """What is asked of a source, where its layout leaves it open.
+
+    classes: a file that lists them. holdout: the share of train, class by class, that becomes a validation split,
+    and the seed that chooses. memory: a directory where checksums and the like are kept for a resumed run; None keeps
+    nothing. checksum: compare archives that claim to be official files with the published checksums.
+    """
+
+    classes: str | None = None
+    holdout: float = 0.0
+    seed: int = 0
+    memory: Path | None = None
+    checksum: bool = True
+
+
+DEFAULTS = Options()
 
 
 class Source(NamedTuple):
     """Where examples come from. splits are written in the order given.
 
-    classes: names that sort into label order. class_names: the same for people.
+    classes: names in label order. class_names: the same for people.
     splits: a Reference wherever the bytes can be found again, an Example where they stream by but once.
     totals: examples of each split, for the progress bar. sizes: bytes of each, from which shards are cut.
-    variant: "original", or what was done to the images.
+    variant: "original", or what was done to the images. layout: how they lie at `origin`, in words.
+    left_out: files there that are no images, or images without a label: by ending their number, and one of them.
     """
 
     name: str
@@ -64,3 +86,5 @@ class Source(NamedTuple):
     sizes: Mapping[str, int] = {}
     origin: str = ""
     variant: str = "original"
+    layout: str = ""
+    left_out: Mapping[str, tuple[int, str]] = {}

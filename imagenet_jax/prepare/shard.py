@@ -13,6 +13,7 @@ import numpy as np
 from imagenet_jax.errors import UserError
 from imagenet_jax.prepare.examples import Checked, Example, Reference
 from imagenet_jax.prepare.sources.boxes import parse
+from imagenet_jax.prepare.sources.tars import printable
 
 SAMPLES = 8  # examples of a class whose places are noted for the card
 SIZE_STEP = 16  # px
@@ -34,7 +35,7 @@ class Summary(NamedTuple):
 
     shards: records in each shard. bytes: of serialized records. labels: kept examples by label.
     samples: places in the split of the first few of each label. widths, heights: images by size, in steps of 16 px.
-    repaired, quarantined: [file name, reason] of each.
+    repaired, quarantined: [file name, reason] of each. unturned: images that EXIF says to turn, kept as stored.
     """
 
     shards: list[int] = []
@@ -47,6 +48,7 @@ class Summary(NamedTuple):
     heights: dict[int, int] = {}
     repaired: list[list[str]] = []
     quarantined: list[list[str]] = []
+    unturned: int = 0
 
     @property
     def examples(self) -> int:
@@ -82,7 +84,8 @@ def write_chunk(chunk: Chunk) -> int:
         _sync(partial)
         os.replace(partial, chunk.shard)
     summary = Summary([count] if count else [], size, tally.labels, tally.samples, tally.sums["boxes"],
-                      tally.sums["dropped"], tally.widths, tally.heights, tally.repaired, tally.quarantined)
+                      tally.sums["dropped"], tally.widths, tally.heights, tally.repaired, tally.quarantined,
+                      tally.sums["unturned"])
     disk = chunk.shard.stat().st_size if count else 0
     partial.write_text(json.dumps({"digest": chunk.digest, "disk": disk, "summary": summary._asdict()}))
     os.replace(partial, chunk.sidecar)
@@ -123,11 +126,11 @@ def merge(summaries: Iterable[Summary]) -> Summary:
         shards += one.shards
         for total, part in ((labels, one.labels), (widths, one.widths), (heights, one.heights)):
             total.update(part)
-        sums.update({name: getattr(one, name) for name in ("bytes", "boxes", "dropped_boxes")})
+        sums.update({name: getattr(one, name) for name in ("bytes", "boxes", "dropped_boxes", "unturned")})
         repaired += one.repaired
         quarantined += one.quarantined
     return Summary(shards, sums["bytes"], labels, samples, sums["boxes"], sums["dropped_boxes"], widths, heights,
-                   repaired, quarantined)
+                   repaired, quarantined, sums["unturned"])
 
 
 def load(references: Iterable[Reference]) -> Iterator[tuple[Reference, Example | None]]:
@@ -162,9 +165,9 @@ def _judged(chunk: Chunk, tally: _Tally) -> Iterator[bytes]:
     place = 0
     for reference, example in load(chunk.references):
         fault = reference.fault or "cut short: the file ends within the image"
-        kept, reason, size = chunk.check(example) if example else Checked(None, fault)
+        kept, reason, size, unturned = chunk.check(example) if example else Checked(None, fault)
         if reason:
-            (tally.repaired if kept else tally.quarantined).append([_utf8(reference.file_name).decode(), reason])
+            (tally.repaired if kept else tally.quarantined).append([printable(reference.file_name), reason])
         if kept is None:
             continue
         if size:
@@ -175,6 +178,7 @@ def _judged(chunk: Chunk, tally: _Tally) -> Iterator[bytes]:
             tally.samples.setdefault(kept.label, []).append(place)
         tally.sums["boxes"] += len(kept.boxes)
         tally.sums["dropped"] += len(example.boxes) - len(kept.boxes)
+        tally.sums["unturned"] += unturned
         place += 1
         yield serialize(kept)
 
@@ -197,11 +201,6 @@ def _write_records(path: Path, records: Iterator[bytes]) -> tuple[int, int]:
     return count, size
 
 
-def _utf8(name: str) -> bytes:
-    """A file name in UTF-8, whatever bytes it had on the disk."""
-    return name.encode(errors="replace")
-
-
 def _sync(path: Path) -> None:
     with open(path, "rb") as file:
         os.fsync(file.fileno())
@@ -217,7 +216,7 @@ def serialize(example: Example) -> bytes:
     features = {
         "image": feature(bytes_list=bytes_list(value=[example.image])),
         "label": feature(int64_list=int64_list(value=[example.label])),
-        "file_name": feature(bytes_list=bytes_list(value=[_utf8(example.file_name)])),
+        "file_name": feature(bytes_list=bytes_list(value=[printable(example.file_name).encode()])),
         "boxes": feature(float_list=float_list(value=example.boxes.ravel())),
     }
     proto = tf_example_pb2.Example(features=tf_feature_pb2.Features(feature=features))

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 
 from imagenet_jax import dataset
 
@@ -35,7 +35,8 @@ def test_folders_to_dataset(images: Path, tmp_path: Path) -> None:
     assert not out.exists()
     ran = _prepare(f"--images={images}", f"--out={out}", "--verify=decode", "--max_quarantined=20%")
     assert ran.returncode == 0, ran.stderr
-    columns, train, validation = (line.split() for line in ran.stdout.splitlines()[:3])
+    columns, train, validation = (line.split() for line in ran.stdout.splitlines()[1:4])
+    assert ran.stdout.startswith(f"source: class folders in split folders, {images}, 2 classes\n")
     row = dict(zip(columns, train, strict=True))
     assert (row["split"], row["examples"], row["classes"]) == ("train", "5", "2")
     assert row["quarantined"] == "1"
@@ -45,11 +46,32 @@ def test_folders_to_dataset(images: Path, tmp_path: Path) -> None:
     assert (opened.name, opened.splits) == ("my_pets", {"train": 5, "validation": 6})
 
 
+def test_options_of_folders(images: Path, tmp_path: Path) -> None:
+    """The same images without split folders: classes and holdout as asked, and what is left out is told."""
+    root, out = images / "train", tmp_path / "pets_again"
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    Image.new("RGB", (8, 6)).save(root / "cat/0.jpg", exif=exif)
+    (root / "cat/notes.txt").touch()
+    (tmp_path / "classes.txt").write_text("n00000001 dog, true dog\nn00000002 cat\n")
+    ran = _prepare(f"--images={root}", f"--out={out}", f"--classes={tmp_path / 'classes.txt'}", "--holdout=30%",
+                   "--apply_exif", "--workers=1")
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.startswith(f"source: class folders, {root}, 2 classes\n")
+    assert "left out: 1 .txt, for example cat/notes.txt\n" in ran.stdout
+    assert "| .txt | 1 | cat/notes.txt |" in (out / "report.md").read_text()
+    assert "turned by EXIF orientation 6" in (out / "repairs.jsonl").read_text()
+    opened = dataset.open_dataset(out)
+    assert (opened.classes, opened.class_names) == (("n00000001", "n00000002"), ("dog, true dog", "cat"))
+    assert opened.splits == {"train": 4, "validation": 2}
+
+
 def test_mistakes_end_with_one_message_and_2(images: Path, tmp_path: Path) -> None:
     for flags, message in (
         ([f"--images={images}"], "needs --out=DIR"),
         ([f"--images={images}", f"--archives={images}", "--out=x"], "one of --archives"),
-        ([f"--archives={images}", f"--out={tmp_path / 'x'}"], "lacks ILSVRC2012_img_train.tar"),
+        ([f"--images={images}", "--out=x", "--holdout=100%"], "leave nothing to train on"),
+        ([f"--archives={images}", f"--out={tmp_path / 'x'}"], "in no layout that is read here; it holds train, val"),
     ):
         ran = _prepare(*flags)
         assert ran.returncode == 2

@@ -82,7 +82,7 @@ def val_images(count: int) -> dict[str, bytes]:
     return {f"ILSVRC2012_val_{i:08d}.JPEG": jpeg(i) for i in range(1, count + 1)}
 
 
-def write(folder: Path, changed: Mapping[str, bytes | None] | None = None) -> str:
+def write(folder: Path, changed: Mapping[str, bytes | None] | None = None) -> Path:
     """Writes sound archives but for `changed`: other bytes for a name, or None to leave it out."""
     files = {
         TRAIN: tar(class_tars(COUNTS)),
@@ -93,4 +93,4 @@ def write(folder: Path, changed: Mapping[str, bytes | None] | None = None) -> st
     for name, data in {**files, **(changed or {})}.items():
         if data is not None:
             (folder / name).write_bytes(data)
-    return str(folder)
+    return folder

@@ -13,7 +13,7 @@ from pathlib import Path
 import ilsvrc
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 
 from imagenet_jax import dataset
 from imagenet_jax.prepare import repair, writer
@@ -56,7 +56,10 @@ def _archives(folder: Path) -> str:
         b"<name>n</name>", b"<name>Scottish_deerhound</name>")
     boxes = {"n00000010/n00000010_2.xml": named, "n00000020/n00000020_0.xml": _BOMB,
              "n00000030/n00000030_0.xml": b"<annotation>", "n00000030/../../n00000030_1.xml": ilsvrc.annotation()}
-    val = ilsvrc.val_images(4) | {"ILSVRC2012_val_00000002.JPEG": ilsvrc.jpeg(2, "CMYK")}
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    val = ilsvrc.val_images(4) | {"ILSVRC2012_val_00000002.JPEG": ilsvrc.jpeg(2, "CMYK"),
+                                  "ILSVRC2012_val_00000003.JPEG": ilsvrc.jpeg(3, exif=exif)}
     counts = {**ilsvrc.COUNTS, "n00000010": 9}
     return ilsvrc.write(folder, {
         ilsvrc.TRAIN: ilsvrc.tar(ilsvrc.class_tars(ilsvrc.COUNTS) | {"n00000010.tar": first}),
@@ -83,7 +86,7 @@ def _lines(path: Path) -> dict[str, str]:
 def test_what_cannot_be_used_is_quarantined_with_its_reason(prepared: Path) -> None:
     found = _lines(prepared / "quarantine.jsonl")
     expected = {"3": "1600000000 pixels", "4": "runcated", "2": "duplicate member", "7": "not an image",
-                "?": "not an image"}
+                r"\udcff": "not an image"}
     assert found.keys() == {f"train n00000010_{number}.JPEG" for number in expected}
     for number, reason in expected.items():
         assert reason in found[f"train n00000010_{number}.JPEG"]
@@ -117,6 +120,7 @@ def test_the_card_lists_everything(prepared: Path) -> None:
     report = (prepared / "report.md").read_text()
     for name in [*_lines(prepared / "quarantine.jsonl"), *_lines(prepared / "repairs.jsonl")]:
         assert f"| {name.split()[0]} | {name.split()[1]} |" in report
+    assert "to turn some images to see them upright (1 of validation)" in report
     for picture in ("counts.png", "train_samples.jpg", "validation_samples.jpg"):
         assert f"]({picture})" in report
         with Image.open(prepared / picture) as image:
@@ -154,11 +158,11 @@ def test_variants_are_smaller_and_say_so(tmp_path: Path) -> None:
 
 
 _KILLED = """
-import sys
+import pathlib, sys
 from imagenet_jax.prepare import repair, writer
 from imagenet_jax.prepare.sources import archives
 if __name__ == "__main__":
-    source = archives.open_archives(sys.argv[1], "tiny")
+    source = archives.open_archives(pathlib.Path(sys.argv[1]), "tiny")
     writer.write_dataset(sys.argv[2], source, repair.check, shard_bytes=4000, workers=2)
 """
 

@@ -5,9 +5,10 @@ import io
 import ilsvrc
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image, ImageOps
 
 from imagenet_jax.prepare import repair
+from imagenet_jax.prepare.formats import HEAD, is_image
 from imagenet_jax.prepare.writer import Checked, Example
 
 
@@ -37,6 +38,7 @@ _SOUND = {
     "progressive": (ilsvrc.jpeg(0, progressive=True), "a.JPEG"),
     "bytes after the end": (ilsvrc.jpeg(0) + b"\0" * 100, "a.JPEG"),
     "png that says so": (_png(_RAMP), "a.PNG"),
+    "png that says nothing": (_png(_RAMP), "cat/a"),
 }
 
 
@@ -77,6 +79,42 @@ def test_odd_images_become_rgb_jpeg(image: bytes, name: str, reason: str) -> Non
         seen = _RAMP[..., :1].repeat(3, -1) if "16" in reason else original.convert("RGB")
         assert np.abs(np.asarray(mended, int) - np.asarray(seen, int)).mean() < 4
     assert mended.size == original.size
+
+
+_FRAMES = {"save_all": True, "append_images": [Image.fromarray(_RAMP[::-1]), Image.fromarray(255 - _RAMP)]}
+_OTHER_FORMATS = {
+    "gif": ("GIF", _FRAMES, "GIF of mode P, first of 3 frames, re-encoded as RGB PNG"),
+    "webp": ("WEBP", _FRAMES | {"lossless": True}, "WEBP of mode RGBA, first of 3 frames, re-encoded as RGB PNG"),
+    "tiff": ("TIFF", _FRAMES, "TIFF of mode RGB, first of 3 frames, re-encoded as RGB PNG"),
+    "bmp": ("BMP", {}, "BMP of mode RGB re-encoded as RGB PNG"),
+    "ppm": ("PPM", {}, "PPM of mode RGB re-encoded as RGB PNG"),
+    "jpeg2000": ("JPEG2000", {}, "JPEG2000 of mode RGB re-encoded as RGB PNG"),
+    "avif": ("AVIF", {"quality": 100}, "AVIF of mode RGB re-encoded as RGB PNG"),
+}
+
+
+@pytest.mark.parametrize(("kind", "options", "reason"), _OTHER_FORMATS.values(), ids=_OTHER_FORMATS.keys())
+def test_other_formats_become_what_tensorflow_decodes(kind: str, options: dict[str, object], reason: str) -> None:
+    image = Image.fromarray(_RAMP)
+    encoded = _encoded(image, kind, **options)
+    assert is_image(encoded[:HEAD])
+    checked = _check(encoded, "a.x")
+    assert checked.reason == reason
+    seen = np.asarray(Image.open(io.BytesIO(checked.example.image)), int)
+    assert np.abs(seen - _RAMP).max() <= {"GIF": 40, "AVIF": 12}.get(kind, 0)
+    large = _check(_encoded(image.resize((400, 300)), kind), "a.x")
+    assert large.reason.endswith("re-encoded as RGB JPEG")
+    assert large.example.image.startswith(b"\xff\xd8")
+
+
+def test_pixels_without_a_stated_range_are_refused() -> None:
+    for pixels in (_RAMP[..., 0].astype(np.float32), _RAMP[..., 0].astype(np.int32) * 2**16):
+        assert "range that is not stated" in _check(_encoded(Image.fromarray(pixels), "TIFF"), "a.tif").reason
+
+
+def test_text_is_no_image() -> None:
+    for head in (b"", b"BMW is a maker of cars, and has been one", b"P4 is a text", b"II. The second part", b"RIFF"):
+        assert not is_image(head)
 
 
 def test_cmyk_keeps_its_colours() -> None:
@@ -143,3 +181,50 @@ def test_boxes_are_ordered_clamped_and_dropped_without_area() -> None:
     tidy = repair.check(Example(ilsvrc.jpeg(0), 0, "a.JPEG", boxes)).example.boxes
     np.testing.assert_array_equal(tidy, [[0.25, 0.25, 0.5, 0.75], [0, 0.5, 0.5, 1]])
     assert repair.tidy_boxes(np.zeros((0, 4), np.float32)).shape == (0, 4)
+
+
+def _stored(turn: int) -> tuple[Image.Image, bytes]:
+    """A picture with a red corner, and a JPEG that looks so when turned by an EXIF orientation."""
+    upright = Image.new("RGB", (64, 32), "blue")
+    upright.paste("red", (0, 0, 32, 16))
+    backward = {6: 8, 8: 6}.get(turn, turn)
+    stored = ImageOps.exif_transpose(_oriented(upright, backward))
+    return upright, _encoded(stored, "JPEG", exif=_exif(turn), quality=95)
+
+
+def _exif(turn: int) -> Image.Exif:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = turn
+    return exif
+
+
+def _oriented(image: Image.Image, turn: int) -> Image.Image:
+    return Image.open(io.BytesIO(_encoded(image, "PNG", exif=_exif(turn))))
+
+
+@pytest.mark.parametrize("turn", range(2, 9))
+def test_exif_turns_pixels_and_boxes_when_asked(turn: int) -> None:
+    upright, stored = _stored(turn)
+    kept = _check(stored)
+    assert (kept.example.image, kept.reason, kept.unturned) == (stored, "", True)
+    with Image.open(io.BytesIO(stored)) as image:
+        red = np.argwhere(np.asarray(image)[..., 0] > 128)
+        height, width = image.height, image.width
+    box = (np.concatenate([red.min(axis=0), red.max(axis=0) + 1]) / [height, width, height, width])[None]
+    turned = repair.check(Example(stored, 0, "a.JPEG", box), apply_exif=True)
+    np.testing.assert_allclose(turned.example.boxes, [[0, 0, 0.5, 0.5]], atol=0.04)
+    assert turned.reason == f"turned by EXIF orientation {turn}, re-encoded as RGB JPEG"
+    assert (turned.size, turned.unturned) == (upright.size, False)
+    with Image.open(io.BytesIO(turned.example.image)) as image:
+        assert "exif" not in image.info
+        assert np.abs(np.asarray(image, int) - np.asarray(upright, int)).mean() < 6
+    small = repair.check(Example(stored, 0, "a.JPEG"), max_side=16, apply_exif=True)
+    assert small.size == (16, 8)
+
+
+def test_exif_that_says_nothing_changes_nothing() -> None:
+    for exif in (_exif(1), _exif(9), b"Exif\0\0MM\0*damaged"):
+        sound = ilsvrc.jpeg(0, exif=exif)
+        for apply_exif in (False, True):
+            checked = repair.check(Example(sound, 0, "a.JPEG"), apply_exif=apply_exif)
+            assert (checked.example.image, checked.reason, checked.unturned) == (sound, "", False)

@@ -8,6 +8,8 @@ They are read where they lie and never unpacked. Layout, as distributed:
     ILSVRC2012_bbox_train_v2.tar.gz      optional: nXXXXXXXX/nXXXXXXXX_i.xml
     ILSVRC2012_bbox_val_v3.tgz           optional: val/ILSVRC2012_val_XXXXXXXX.xml
 
+The class tars may also have been unpacked (`unpacked.py`).
+
 The ground truth counts in ILSVRC2012_IDs, which follow no order a label uses: ID -> WNID through
 meta.mat, WNID -> place among the sorted WNIDs. How many classes and images there are is the
 devkit's to say.
@@ -18,7 +20,7 @@ import posixpath
 import re
 import tarfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,9 +28,10 @@ import numpy as np
 import scipy.io
 
 from imagenet_jax.errors import UserError
-from imagenet_jax.prepare.examples import NO_BOXES, Reference, Source
-from imagenet_jax.prepare.sources import imagenet21k, tars, verify
+from imagenet_jax.prepare.examples import DEFAULTS, NO_BOXES, Options, Reference, Source
+from imagenet_jax.prepare.sources import naming, tars, verify
 from imagenet_jax.prepare.sources.boxes import read_annotations
+from imagenet_jax.prepare.sources.unpacked import Unpacked, open_folders, open_tar
 
 TRAIN = "ILSVRC2012_img_train.tar"
 VAL = "ILSVRC2012_img_val.tar"
@@ -47,30 +50,36 @@ class Devkit(NamedTuple):
     truth: list[str]
 
 
-def open_archives(directory: str, name: str, memory: Path | None = None, checksum: bool = True) -> Source:
-    """The archives of ILSVRC2012 or ImageNet-21k in a directory, whichever is there.
+def is_ilsvrc(folder: Path) -> bool:
+    """Whether a folder holds any archive of the release."""
+    return any((folder / name).is_file() for name in (TRAIN, VAL, DEVKIT))
 
-    Args:
-        memory: a directory where checksums and the like are kept for a resumed run; None keeps nothing.
-        checksum: compare archives that claim to be official files with the published checksums.
+
+def open_archives(folder: Path, name: str, options: Options = DEFAULTS) -> Source:
+    """The archives of ILSVRC2012 in a directory.
 
     Raises:
         UserError: here, an archive that is missing or is not what its name says; while streaming,
             one cut short, an empty class, counts that differ from the devkit's.
     """
-    folder = Path(directory)
     missing = [name for name in (TRAIN, VAL, DEVKIT) if not (folder / name).is_file()]
-    if len(missing) == 3 and any((folder / file).is_file() for file in (imagenet21k.WINTER, imagenet21k.FALL)):
-        return imagenet21k.open_21k(directory, name, memory, checksum)
-    if missing:
+    if missing and (missing != [TRAIN] or not (folder / "train").is_dir()):
         raise UserError(f"{folder} lacks {', '.join(missing)}. Download from image-net.org and leave the archives "
-                        "packed; for images already in folders use --images.")
+                        "packed (class folders in train/ are read too); for images in other folders use --images.")
     devkit = read_devkit(folder / DEVKIT)
     labels = {wnid: label for label, wnid in enumerate(devkit.names)}
-    _check_train_classes(folder / TRAIN, set(labels))
-    if checksum:
-        there = [folder / file for file in verify.PUBLISHED if (folder / file).is_file()]
-        verify.verify(there, (len(devkit.names), len(devkit.truth)) == _FULL, memory)
+    train = folder / ("train" if missing else TRAIN)
+    unpacked = open_folders(train) if missing else open_tar(train, options.memory)
+    if unpacked:
+        _compare_classes(train, unpacked.counts.keys(), set(labels))
+        for wnid, count in unpacked.counts.items():
+            _compare_count(train, wnid, count, devkit)
+    else:
+        _check_train_classes(train, set(labels))
+    if options.checksum:
+        there = [folder / file for file in verify.PUBLISHED
+                 if (folder / file).is_file() and not (unpacked and file == TRAIN)]
+        verify.verify(there, (len(devkit.names), len(devkit.truth)) == _FULL, options.memory)
     return Source(
         name=name,
         classes=tuple(devkit.names),
@@ -78,11 +87,14 @@ def open_archives(directory: str, name: str, memory: Path | None = None, checksu
         # Validation first: a devkit of another release shows in minutes, not after 138 GB.
         splits={
             "validation": _val_examples(folder, devkit, labels),
-            "train": _train_examples(folder, devkit, labels),
+            "train": _unpacked_examples(folder, unpacked, labels) if unpacked else
+            _train_examples(folder, devkit, labels),
         },
         totals={"validation": len(devkit.truth), "train": sum(devkit.train_counts.values())},
-        sizes={"validation": (folder / VAL).stat().st_size, "train": (folder / TRAIN).stat().st_size},
+        sizes={"validation": (folder / VAL).stat().st_size,
+               "train": unpacked.size if unpacked else train.stat().st_size},
         origin=str(folder),
+        left_out=unpacked.left_out if unpacked else {},
     )
 
 
@@ -110,13 +122,8 @@ def read_devkit(path: Path) -> Devkit:
                 f"truth is missing, unreadable, or names an ID that is no class ({error})."
             ) from error
     rows = sorted(leaves, key=lambda row: str(row["WNID"]))
-    short = {str(row["WNID"]): str(row["words"]).split(",")[0] for row in rows}
-    repeated = Counter(short.values())  # ImageNet has two cranes and two maillots
     return Devkit(
-        names={
-            wnid: words if repeated[words] == 1 else f"{words} ({wnid})"
-            for wnid, words in short.items()
-        },
+        names=naming.short({str(row["WNID"]): str(row["words"]) for row in rows}),
         train_counts={str(row["WNID"]): int(row["num_train_images"]) for row in rows},
         truth=labels,
     )
@@ -134,7 +141,10 @@ def _check_train_classes(path: Path, classes: set[str]) -> None:
         )
     if twice := [name for name, count in Counter(names).items() if count > 1]:
         raise UserError(f"{path} holds {tars.some(twice)} more than once: it is not as it was distributed.")
-    found = {name.removesuffix(".tar") for name in names}
+    _compare_classes(path, {name.removesuffix(".tar") for name in names}, classes)
+
+
+def _compare_classes(path: Path, found: Set[str], classes: Set[str]) -> None:
     if found != classes:
         raise UserError(
             f"{path} and {DEVKIT} disagree on the classes: {len(found)} against {len(classes)}; "
@@ -155,12 +165,22 @@ def _train_examples(folder: Path, devkit: Devkit, labels: dict[str, int]) -> Ite
                 for reference in tars.references(path, inner, member.offset_data):
                     count += reference.fault != tars.DUPLICATE
                     yield _labelled(reference, labels[wnid], annotations)
-            stated = devkit.train_counts[wnid]
-            if not count or (stated and count != stated):
-                raise UserError(
-                    f"{path}: class {wnid} has {count} images, but the devkit states {stated}. "
-                    "The archive is incomplete or of another release; download it again."
-                )
+            _compare_count(path, wnid, count, devkit)
+
+
+def _compare_count(path: Path, wnid: str, count: int, devkit: Devkit) -> None:
+    stated = devkit.train_counts[wnid]
+    if not count or (stated and count != stated):
+        raise UserError(
+            f"{path}: class {wnid} has {count} images, but the devkit states {stated}. "
+            "The archive is incomplete or of another release; download it again."
+        )
+
+
+def _unpacked_examples(folder: Path, unpacked: Unpacked, labels: dict[str, int]) -> Iterator[Reference]:
+    annotations = read_annotations(folder / TRAIN_BOXES)
+    for wnid, reference in unpacked.images:
+        yield _labelled(reference, labels[wnid], annotations)
 
 
 def _val_examples(folder: Path, devkit: Devkit, labels: dict[str, int]) -> Iterator[Reference]:

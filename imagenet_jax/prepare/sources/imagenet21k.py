@@ -14,7 +14,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from imagenet_jax.errors import UserError
-from imagenet_jax.prepare.examples import Example, Reference, Source
+from imagenet_jax.prepare.examples import DEFAULTS, Example, Options, Reference, Source
 from imagenet_jax.prepare.sources import tars, verify
 
 WINTER = "winter21_whole.tar.gz"
@@ -22,24 +22,25 @@ FALL = "fall11_whole.tar"
 WINTER_CLASSES = 19167  # of the official file; https://image-net.org/download-images
 
 
-def open_21k(directory: str, name: str, memory: Path | None, checksum: bool = True) -> Source:
-    """The archive of ImageNet-21k in a directory, or a part of it in the same layout.
+def is_21k(folder: Path) -> bool:
+    """Whether a folder holds either archive."""
+    return any((folder / name).is_file() for name in (WINTER, FALL))
 
-    Args:
-        memory: a directory where the scan of the archive is remembered, or None.
-        checksum: compare an archive with all classes of the official one with its checksum.
+
+def open_21k(folder: Path, name: str, options: Options = DEFAULTS) -> Source:
+    """The archive of ImageNet-21k in a directory, or a part of it in the same layout.
 
     Raises:
         UserError: damaged archives, a file that is no class tar, an empty class.
     """
-    path = next(Path(directory) / file for file in (WINTER, FALL) if (Path(directory) / file).is_file())
-    counts = verify.remembered(memory, f"classes of {path.name}", path, lambda: _scan(path))
+    path = next(folder / file for file in (WINTER, FALL) if (folder / file).is_file())
+    counts = verify.remembered(options.memory, f"classes of {path.name}", path, lambda: _scan(path))
     if not counts or min(counts.values()) == 0:
         empty = tars.some(wnid for wnid, count in counts.items() if not count)
         raise UserError(f"{path} has {'no image of class ' + empty if counts else 'no class tars'}: "
                         "it is incomplete, download it again.")
-    if checksum:
-        verify.verify([path], len(counts) == WINTER_CLASSES, memory)
+    if options.checksum:
+        verify.verify([path], len(counts) == WINTER_CLASSES, options.memory)
     classes = tuple(sorted(counts))
     labels = {wnid: label for label, wnid in enumerate(classes)}
     read = _streamed if path.name == WINTER else _references

@@ -4,7 +4,7 @@ import contextlib
 import posixpath
 import tarfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from imagenet_jax.errors import UserError
@@ -15,11 +15,16 @@ DUPLICATE = "duplicate member: an earlier one has the same name"
 
 
 def members(tar: tarfile.TarFile) -> Iterator[tuple[str, tarfile.TarInfo]]:
-    """The regular files of a tar with the last part of their names, which is all that is ever used of them."""
+    """The regular files of a tar with the last part of their names."""
+    return ((posixpath.basename(name), member) for name, member in paths(tar))
+
+
+def paths(tar: tarfile.TarFile) -> Iterator[tuple[str, tarfile.TarInfo]]:
+    """The regular files of a tar with their whole names, of which nothing is ever opened or written."""
     while (member := tar.next()) is not None:
         tar.members.clear()  # tarfile would keep all 14 million headers
         if member.isfile():
-            yield posixpath.basename(member.name), member
+            yield member.name, member
 
 
 def references(path: Path, tar: tarfile.TarFile, start: int = 0) -> Iterator[Reference]:
@@ -27,7 +32,7 @@ def references(path: Path, tar: tarfile.TarFile, start: int = 0) -> Iterator[Ref
     names = set()
     for name, member in members(tar):
         yield Reference(str(path), start + member.offset_data, member.size, -1, name,
-                        fault=DUPLICATE if name in names else _fault(member))
+                        fault=DUPLICATE if name in names else fault(member))
         names.add(name)
 
 
@@ -40,14 +45,19 @@ def streamed(tar: tarfile.TarFile) -> Iterator[Example | Reference]:
     """The files of a tar that can be read but once, with their bytes; labels are -1."""
     names = set()
     for name, member in members(tar):
-        fault = DUPLICATE if name in names else _fault(member)
+        why = DUPLICATE if name in names else fault(member)
         names.add(name)
-        yield Reference("", 0, 0, -1, name, fault=fault) if fault else Example(tar.extractfile(member).read(), -1, name)
+        yield Reference("", 0, 0, -1, name, fault=why) if why else Example(tar.extractfile(member).read(), -1, name)
 
 
-def some(names: object) -> str:
+def printable(name: str) -> str:
+    """A name with the bytes escaped that are no UTF-8, so that it can be printed and written."""
+    return name.encode(errors="backslashreplace").decode()
+
+
+def some(names: Iterable[str]) -> str:
     """The first few of many names."""
-    listed = sorted(names)
+    listed = sorted(map(printable, names))
     return ", ".join(listed[:5]) + (f" and {len(listed) - 5} more" if len(listed) > 5 else "")
 
 
@@ -61,5 +71,6 @@ def readable(path: Path | str) -> Iterator[None]:
                         "of this kind; download it again.") from error
 
 
-def _fault(member: tarfile.TarInfo) -> str:
+def fault(member: tarfile.TarInfo) -> str:
+    """Why a member is not even read, or nothing."""
     return f"{member.size:,} bytes are no image" if member.size > MAX_IMAGE_BYTES else ""

@@ -28,7 +28,8 @@ def open_tfds(directory: str, name: str) -> Source:
     bytes_of = {split["name"]: int(split["numBytes"]) for split in json.loads(found[0].read_text())["splits"]}
     totals = {split: count for split, count in dataset.splits.items() if count and split != "test"}
     return Source(name, dataset.classes, dataset.class_names, {split: _examples(dataset, split) for split in totals},
-                  totals=totals, sizes={split: bytes_of[split] for split in totals}, origin=str(found[0].parent))
+                  totals=totals, sizes={split: bytes_of[split] for split in totals}, origin=str(found[0].parent),
+                  layout="dataset of TFDS")
 
 
 def _examples(dataset: dataset_lib.Dataset, split: str) -> Iterator[Example]:

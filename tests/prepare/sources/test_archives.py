@@ -11,7 +11,7 @@ import pytest
 from imagenet_jax.errors import UserError
 from imagenet_jax.prepare.examples import Example, Reference, Source
 from imagenet_jax.prepare.shard import load
-from imagenet_jax.prepare.sources import archives, folders
+from imagenet_jax.prepare.sources import archives
 
 
 def _read(source: Source) -> dict[str, list[Example]]:
@@ -152,50 +152,3 @@ def test_wrong_archives_are_named(
     folder = ilsvrc.write(tmp_path, changed)
     with pytest.raises(UserError, match=message):
         _read(archives.open_archives(folder, "tiny"))
-
-
-def _images(root: Path, *names: str) -> str:
-    for i, name in enumerate(names):
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(ilsvrc.jpeg(i))
-    return str(root)
-
-
-def test_a_link_that_leads_nowhere_is_refused_unread(tmp_path: Path) -> None:
-    root = _images(tmp_path, "train/cat/a.jpg")
-    (tmp_path / "train/cat/b.jpg").symlink_to(tmp_path / "gone.jpg")
-    faults = [reference.fault for reference in folders.open_folders(root, "pets").splits["train"]]
-    assert faults == ["", "No such file or directory"]
-
-
-def test_folders(tmp_path: Path) -> None:
-    names = ("train/dog/b.jpg", "train/dog/a.JPEG", "train/cat/a.png", "train/cat/notes.txt")
-    source = folders.open_folders(_images(tmp_path, *names, "val/dog/c.jpeg"), "pets")
-    read = _read(source)
-    assert source.classes == source.class_names == ("cat", "dog")
-    assert [(e.label, e.file_name) for e in read["train"]] == [
-        (0, "cat/a.png"),
-        (1, "dog/a.JPEG"),
-        (1, "dog/b.jpg"),
-    ]
-    assert [(e.label, e.image) for e in read["validation"]] == [(1, ilsvrc.jpeg(4))]
-    assert source.totals == {"train": 3, "validation": 1}
-
-
-@pytest.mark.parametrize(
-    ("names", "message"),
-    [
-        (("cat/a.jpg", "dog/a.jpg"), "one folder a split.*it holds cat, dog"),
-        (("train/a/a.jpg", "val/a/a.jpg", "validation/a/a.jpg"), "no two alike"),
-        (("train/a/a.jpg", "train/b/a.gif"), "no .jpg, .jpeg or .png in class b"),
-        (("train/a/a.jpg", "val/b/a.jpg"), "classes that train has not: b"),
-        (("train/a.jpg",), "has no class folders"),
-        (("a.jpg",), "it holds none"),
-    ],
-)
-def test_wrong_folders_are_named(tmp_path: Path, names: tuple[str, ...], message: str) -> None:
-    with pytest.raises(UserError, match=message):
-        folders.open_folders(_images(tmp_path, *names), "pets")
-    with pytest.raises(UserError, match="does not exist"):
-        folders.open_folders(str(tmp_path / "nowhere"), "pets")

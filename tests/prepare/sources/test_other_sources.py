@@ -9,9 +9,9 @@ import pytest
 
 from imagenet_jax.errors import UserError
 from imagenet_jax.prepare import repair, writer
-from imagenet_jax.prepare.examples import Example, Reference, Source
+from imagenet_jax.prepare.examples import DEFAULTS, Example, Reference, Source
 from imagenet_jax.prepare.shard import load, serialize
-from imagenet_jax.prepare.sources import archives, folders, imagenet21k, tfds_examples
+from imagenet_jax.prepare.sources import imagenet21k, tfds_examples, tiny
 
 _COUNTS = {"n00000030": 2, "n00000010": 3}  # in the order of the archive
 
@@ -32,7 +32,8 @@ def _write_21k(folder: Path, classes: dict[str, bytes]) -> str:
 def test_21k_takes_its_classes_from_the_data(tmp_path: Path) -> None:
     _write_21k(tmp_path, ilsvrc.class_tars(_COUNTS))
     for release in ("winter", "fall"):
-        source = archives.open_archives(str(tmp_path / release), "big", tmp_path / "memory" / release)
+        options = DEFAULTS._replace(memory=tmp_path / "memory" / release)
+        source = imagenet21k.open_21k(tmp_path / release, "big", options)
         assert source.classes == ("n00000010", "n00000030")
         assert source.totals == {"train": 5}
         assert _labels(source) == {f"{wnid}_{i}.JPEG": int(wnid == "n00000030") for wnid, count in _COUNTS.items()
@@ -42,7 +43,7 @@ def test_21k_takes_its_classes_from_the_data(tmp_path: Path) -> None:
 def test_21k_gives_the_same_records_compressed_or_not(tmp_path: Path) -> None:
     _write_21k(tmp_path, ilsvrc.class_tars(_COUNTS))
     for release, workers in (("winter", 2), ("fall", 1)):
-        source = archives.open_archives(str(tmp_path / release), "big")
+        source = imagenet21k.open_21k(tmp_path / release, "big")
         writer.write_dataset(tmp_path / "out" / release, source, repair.check, shard_bytes=2000, workers=workers)
     shards = [sorted((path.name, path.read_bytes()) for path in (tmp_path / "out" / release).glob("*record-*"))
               for release in ("winter", "fall")]
@@ -52,9 +53,9 @@ def test_21k_gives_the_same_records_compressed_or_not(tmp_path: Path) -> None:
 
 def test_the_scan_of_21k_is_remembered(tmp_path: Path, monkeypatch) -> None:
     _write_21k(tmp_path, ilsvrc.class_tars(_COUNTS))
-    archives.open_archives(str(tmp_path / "winter"), "big", tmp_path)
+    imagenet21k.open_21k(tmp_path / "winter", "big", DEFAULTS._replace(memory=tmp_path))
     monkeypatch.setattr(imagenet21k, "_scan", lambda path: pytest.fail("scanned again"))
-    archives.open_archives(str(tmp_path / "winter"), "big", tmp_path)
+    imagenet21k.open_21k(tmp_path / "winter", "big", DEFAULTS._replace(memory=tmp_path))
 
 
 def test_wrong_21k_is_named(tmp_path: Path) -> None:
@@ -66,11 +67,11 @@ def test_wrong_21k_is_named(tmp_path: Path) -> None:
         _write_21k(tmp_path / str(i), classes)
         for release in ("winter", "fall"):
             with pytest.raises(UserError, match=message):
-                archives.open_archives(str(tmp_path / str(i) / release), "big")
+                imagenet21k.open_21k(tmp_path / str(i) / release, "big")
     cut = tmp_path / "0" / "winter" / imagenet21k.WINTER
     cut.write_bytes(cut.read_bytes()[:-900])
     with pytest.raises(UserError, match="cannot be read to its end"):
-        archives.open_archives(str(cut.parent), "big")
+        imagenet21k.open_21k(cut.parent, "big")
 
 
 def _write_tiny(root: Path) -> Path:
@@ -89,7 +90,7 @@ def _write_tiny(root: Path) -> Path:
 
 
 def test_tiny_imagenet(tmp_path: Path) -> None:
-    source = folders.open_folders(str(_write_tiny(tmp_path)), "tiny")
+    source = tiny.open_tiny(_write_tiny(tmp_path), "tiny", DEFAULTS)
     assert (source.classes, source.class_names) == (("n01", "n02"), ("cat", "dog"))
     train, val = (list(source.splits[split]) for split in ("train", "validation"))
     assert [(r.file_name, r.label) for r in train] == [
@@ -105,10 +106,10 @@ def test_wrong_tiny_imagenet_is_named(tmp_path: Path) -> None:
     root = _write_tiny(tmp_path)
     (root / "val" / "val_annotations.txt").write_text("../../val_1.JPEG\tn02\t0\t32\t44\t62\n")
     with pytest.raises(UserError, match="1 images of val_annotations.txt are missing and 1 have no line"):
-        folders.open_folders(str(root), "tiny")
+        tiny.open_tiny(root, "tiny", DEFAULTS)
     (root / "wnids.txt").write_text("n01\nn02\nn03\n")
     with pytest.raises(UserError, match="no images of n03"):
-        folders.open_folders(str(root), "tiny")
+        tiny.open_tiny(root, "tiny", DEFAULTS)
 
 
 def _build_tfds(root: Path, count: int) -> None:

@@ -7,6 +7,7 @@ import ilsvrc
 import pytest
 
 from imagenet_jax.errors import UserError
+from imagenet_jax.prepare.examples import DEFAULTS
 from imagenet_jax.prepare.sources import archives, verify
 
 _BYTES = b"not the archive"
@@ -44,4 +45,4 @@ def test_a_devkit_of_the_full_release_asks_for_official_archives(tmp_path: Path,
     folder = ilsvrc.write(tmp_path)
     with pytest.raises(UserError, match="img_train.tar has .* bytes, the official file 147,897,477,120"):
         archives.open_archives(folder, "tiny")
-    archives.open_archives(folder, "tiny", checksum=False)
+    archives.open_archives(folder, "tiny", DEFAULTS._replace(checksum=False))

@@ -1,0 +1,120 @@
+"""A list of images and labels: a CSV, TSV or Parquet file with the columns path, label and perhaps split.
+
+Paths are relative to the folder of the list. Without the column, or where it is empty, the split is train.
+"""
+
+import csv
+import os
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from imagenet_jax.errors import UserError
+from imagenet_jax.prepare.examples import Options, Reference, Source
+from imagenet_jax.prepare.sources import files, naming
+from imagenet_jax.prepare.sources.folders import SPLITS
+from imagenet_jax.prepare.sources.tars import printable, some
+
+_COLUMNS = ("path", "label", "split")
+
+
+def is_list(path: Path) -> bool:
+    """Whether a file is called as lists are."""
+    return path.is_file() and path.suffix.lower() in (".csv", ".tsv", ".parquet")
+
+
+def open_list(path: Path, name: str, options: Options) -> Source:
+    """The images of a list, in its order.
+
+    Raises:
+        UserError: columns that are missing, a row without path or label, of an unknown split, or listed before;
+            classes that `naming` refuses or that train has not.
+    """
+    counts, sizes, by_label = _scan(path)
+    if not counts:
+        raise UserError(f"{path} lists no images.")
+    naming.check({label for labels in counts.values() for label in labels})
+    known = counts.get("train") or {label for labels in counts.values() for label in labels}
+    if strange := {label for labels in counts.values() for label in labels if label not in known}:
+        raise UserError(f"{path} has classes that train has not: {some(strange)}.")
+    classes, held = naming.arrange(known, options.classes), set()
+    totals = {split: labels.total() for split, labels in counts.items()}
+    if options.holdout:
+        files.refuse_holdout_beside(path, counts)
+        held = set().union(*(files.held_out(names, options) for names in by_label.values()))
+        sizes["validation"] = sizes["train"] * len(held) // totals["train"]
+        totals |= {"train": totals["train"] - len(held), "validation": len(held)}
+    streams = {split: _references(path, split, classes.labels, held) for split in totals}
+    return Source(name, classes.ids, classes.names, streams, totals, sizes, str(path))
+
+
+def _scan(path: Path) -> tuple[dict[str, Counter[str]], dict[str, int], dict[str, list[str]]]:
+    """For each split its images by label, and their bytes; and the names of train's images by label."""
+    counts, sizes, by_label, seen = {}, {}, {}, set()
+    for number, (image, label, split) in enumerate(_rows(path), 2):
+        fault = ("has no path" if not image else f"has no label for {image}" if not label else
+                 f"lists {image} once more" if image in seen else "")
+        if fault:
+            raise UserError(f"{path}, row {number}, {fault}. Each image has one row, with path and label.")
+        seen.add(image)
+        counts.setdefault(split, Counter())[label] += 1
+        sizes[split] = sizes.get(split, 0) + files.referred(os.path.join(path.parent, image), image).size
+        if split == "train":
+            by_label.setdefault(label, []).append(image)
+    return counts, sizes, by_label
+
+
+def _references(path: Path, wanted: str, labels: Mapping[str, int], held: set[str]) -> Iterator[Reference]:
+    for image, label, split in _rows(path):
+        if ("validation" if image in held else split) == wanted:
+            yield files.referred(os.path.join(path.parent, image), image)._replace(label=labels[label])
+
+
+def _rows(path: Path) -> Iterator[tuple[str, str, str]]:
+    """Path, label and split of each row.
+
+    Raises:
+        UserError: the file cannot be read, lacks a column, or names a split that is none.
+    """
+    read = _parquet if path.suffix.lower() == ".parquet" else _csv
+    try:
+        for number, (image, label, split) in enumerate(read(path), 2):
+            if split and split not in SPLITS:
+                raise UserError(f"{path}, row {number}: the split is {printable(split)}, but may be {some(SPLITS)}.")
+            yield image, label, SPLITS[split or "train"]
+    except (OSError, ValueError, csv.Error) as error:  # UnicodeDecodeError and pyarrow's are ValueErrors
+        raise UserError(f"{path} cannot be read: {error}. It must be a table with the columns path, label and perhaps "
+                        "split; text in UTF-8.") from error
+
+
+def _csv(path: Path) -> Iterator[list[str]]:
+    with open(path, newline="", encoding="utf-8-sig") as file:
+        rows = csv.reader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ",")
+        places = _places(path, next(rows, []))
+        for row in rows:
+            if row:
+                yield [row[place].strip() if place is not None and place < len(row) else "" for place in places]
+
+
+def _parquet(path: Path) -> Iterator[list[str]]:
+    try:
+        from pyarrow import parquet
+    except ImportError as error:
+        raise UserError(f"Reading {path} takes pyarrow, which is not installed. Install it, or save the table as "
+                        "CSV.") from error
+    with parquet.ParquetFile(path) as file:
+        names = file.schema_arrow.names
+        places = _places(path, names)
+        for batch in file.iter_batches(columns=[names[place] for place in places if place is not None]):
+            columns = {column.lower(): batch[column].to_pylist() for column in batch.schema.names}
+            for row in zip(*(columns.get(column, [""] * len(batch)) for column in _COLUMNS), strict=True):
+                yield ["" if cell is None else str(cell).strip() for cell in row]
+
+
+def _places(path: Path, header: list[str]) -> list[int | None]:
+    """Where path, label and split are among the columns."""
+    names = [name.strip().lower() for name in header]
+    if missing := [column for column in _COLUMNS[:2] if column not in names]:
+        raise UserError(f"{path} has no column {some(missing)}; its first row is {', '.join(header) or 'empty'}. It "
+                        "must name the columns path, label and perhaps split.")
+    return [names.index(column) if column in names else None for column in _COLUMNS]

@@ -206,8 +206,9 @@ def evaluate_checkpoint(path: str, *, model_name: str = "", dataset_dir: str = "
         contextlib.nullcontext()
     with saving as keep:
         predictions, names = evaluate(evaluator, parallel.put_state(trained.variables, evaluator.layout), part, keep)
-    found = {"classes": f"{len(ours.ids)} of the model's {len(classes.ids)}, found by {joined.how}; the logits of no "
-             "others count"} if joined else {}
+    rest = len(classes.ids) - len(ours.ids)
+    found = {"classes": f"{len(ours.ids)} of the model's {len(classes.ids)}, found by {joined.how}" +
+                        ("; the logits of the others do not count" if rest else "")} if joined else {}
     return report.write_evaluation(
         out, predictions, ours.ids, class_names=ours.names, file_names=names,
         protocol=protocol(dataset, split, config, model, trained.source, trained.which) | cut | found)

@@ -13,6 +13,7 @@ from imagenet_jax import checkpoint
 from imagenet_jax.errors import UserError
 from imagenet_jax.training import evaluating, loop, reporting
 
+pytestmark = pytest.mark.usefixtures("without_pictures")
 CLOCKS = {"train/img_per_s", "train/input_wait"}
 
 
@@ -37,6 +38,15 @@ def judged_config(small_config):
     small_config.model.bn_momentum = 0.0
     small_config.early_stopping = "6 steps"
     return small_config
+
+
+@pytest.fixture
+def whole(judged_config, tmp_path_factory):
+    """The run that nothing interrupted, made once."""
+    path = tmp_path_factory.getbasetemp() / "uninterrupted"
+    if not path.exists():
+        loop.train(judged_config, str(path))
+    return path
 
 
 def signal_at_step(patch, number):
@@ -67,26 +77,24 @@ def signal_at_evaluation(patch, number):
 @pytest.mark.parametrize("places", [
     [(signal_at_step, 2), (signal_at_step, 5)], [(signal_at_step, 3)], [(signal_at_step, 9)],
     [(signal_at_evaluation, 1), (signal_at_evaluation, 2)], [(signal_at_evaluation, 6)]])
-def test_interrupted_is_uninterrupted(judged_config, tmp_path, places):
-    loop.train(judged_config, str(tmp_path / "whole"))
+def test_interrupted_is_uninterrupted(judged_config, tmp_path, whole, places):
     for signal_at, number in places:
         with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit, match="143"):
             signal_at(patch, number)
             loop.train(judged_config, str(tmp_path / "cut"))
     loop.train(judged_config, str(tmp_path / "cut"))
-    assert_identical(tmp_path / "whole/best", tmp_path / "cut/best")
-    assert metrics(tmp_path / "whole") == metrics(tmp_path / "cut")
-    assert_identical(tmp_path / "whole", tmp_path / "cut")
-    results = [json.loads((tmp_path / run / "evaluation/results.json").read_text()) for run in ("whole", "cut")]
+    assert_identical(whole / "best", tmp_path / "cut/best")
+    assert metrics(whole) == metrics(tmp_path / "cut")
+    assert_identical(whole, tmp_path / "cut")
+    results = [json.loads((run / "evaluation/results.json").read_text()) for run in (whole, tmp_path / "cut")]
     assert results[0] == results[1]
 
 
-def test_a_run_that_stopped_early_is_not_trained_on(judged_config, tmp_path):
-    loop.train(judged_config, str(tmp_path / "run"))
-    before = metrics(tmp_path / "run")
-    loop.train(judged_config, str(tmp_path / "run"))
-    assert steps_in(tmp_path / "run/checkpoints") == ["5", "9"] and metrics(tmp_path / "run") == before
-    assert "Stopped early at step 9" in (tmp_path / "run/report.md").read_text()
+def test_a_run_that_stopped_early_is_not_trained_on(judged_config, whole):
+    before = metrics(whole)
+    loop.train(judged_config, str(whole))
+    assert steps_in(whole / "checkpoints") == ["5", "9"] and metrics(whole) == before
+    assert "Stopped early at step 9" in (whole / "report.md").read_text()
 
 
 def test_milestones_are_saved_and_kept(small_config, tmp_path):

@@ -49,7 +49,7 @@ def test_a_file_is_judged_in_its_view_on_the_classes_that_a_dataset_has(file, tm
     assert (results["metrics"]["correct1"], results["metrics"]["seen"]) == (7, 20)  # labels 0, 1, 2, 0, 1, ...
     expected = {"crop": 32, "resize": 40, "interpolation": "bicubic", "library": "pil", "mean": (127.0,) * 3,
                 "model": "small", "checkpoint": "published.safetensors", "split": "validation",
-                "classes": "3 of the model's 1000, found by name; the logits of no others count"}
+                "classes": "3 of the model's 1000, found by name; the logits of the others do not count"}
     assert {key: results["protocol"][key] for key in expected} == expected
     assert "n02099601 golden retriever" in (tmp_path / "out" / "report.txt").read_text()
 

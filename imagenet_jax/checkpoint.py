@@ -233,6 +233,8 @@ def read(path: str, items: Sequence[str] = ("params", "batch_stats")) -> tuple[d
         args = ocp.args.Composite(**present, meta=ocp.args.JsonRestore())
         restored = reader.restore(source, args=args)
         trees = {name: restored.get(name) or {} for name in items}
+        if "seal" not in restored["meta"]:
+            print(f"warning: {source} has no checksums, it is of an older release: taken as it is", file=sys.stderr)
         return trees, _verified(trees, restored["meta"])
 
 

@@ -46,12 +46,20 @@ class JsonLinesWriter(metric_writers.LoggingWriter):
 
 
 def read_metrics(path: str) -> list[dict[str, Any]]:
-    """The whole lines of a metrics.jsonl, in order; none if there is no such file."""
-    lines = []
-    with contextlib.suppress(FileNotFoundError), open(path, encoding="utf-8") as file:
+    """The whole lines of a metrics.jsonl, in order; none if there is no such file.
+
+    Lines that are damaged are passed over, and counted on stderr; a last line that was cut short is none of them.
+    """
+    lines, damaged = [], 0
+    with contextlib.suppress(FileNotFoundError), open(path, encoding="utf-8", errors="replace") as file:
         for text in file:
-            with contextlib.suppress(json.JSONDecodeError):
-                lines.append(json.loads(text))
+            try:
+                line = json.loads(text)
+                lines.append({"step": int(line["step"]), **line})
+            except (ValueError, KeyError, TypeError):
+                damaged += text.endswith("\n")
+    if damaged:
+        print(f"warning: {damaged} lines of {path} are damaged and are passed over", file=sys.stderr)
     return lines
 
 

@@ -84,6 +84,15 @@ def test_resume_drops_what_was_told_past_the_checkpoint(workdir: str) -> None:
     assert steps(workdir, "train/loss") == [1, 2]
 
 
+def test_damaged_lines_of_metrics_are_passed_over_and_told(workdir: str, capsys: pytest.CaptureFixture) -> None:
+    os.makedirs(workdir, exist_ok=True)
+    path = os.path.join(workdir, "metrics.jsonl")
+    with open(path, "wb") as file:
+        file.write(b'{"step": 1, "train/loss": 2.0}\n\xff\xfe{"step"\n[3]\n{"step": "x"}\n\0\0\n{"step": 4}\n{"step": 5')
+    assert reporting.read_metrics(path) == [{"step": 1, "train/loss": 2.0}, {"step": 4}]
+    assert f"warning: 4 lines of {path} are damaged" in capsys.readouterr().err
+
+
 def test_metrics_are_json_even_where_they_are_not_finite(workdir: str) -> None:
     path = os.path.join(workdir, "metrics.jsonl")
     writer = reporting.JsonLinesWriter(path, 0, 0)

@@ -88,7 +88,8 @@ def test_damaged_lines_of_metrics_are_passed_over_and_told(workdir: str, capsys:
     os.makedirs(workdir, exist_ok=True)
     path = os.path.join(workdir, "metrics.jsonl")
     with open(path, "wb") as file:
-        file.write(b'{"step": 1, "train/loss": 2.0}\n\xff\xfe{"step"\n[3]\n{"step": "x"}\n\0\0\n{"step": 4}\n{"step": 5')
+        file.write(b'{"step": 1, "train/loss": 2.0}\n\xff\xfe{"step"\n[3]\n{"step": "x"}\n\0\0\n')
+        file.write(b'{"step": 4}\n{"step": 5')
     assert reporting.read_metrics(path) == [{"step": 1, "train/loss": 2.0}, {"step": 4}]
     assert f"warning: 4 lines of {path} are damaged" in capsys.readouterr().err
 

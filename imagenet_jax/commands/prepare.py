@@ -59,13 +59,13 @@ def main(argv: Sequence[str]) -> None:
 
     if (count := _WORKERS.value or os.cpu_count()) > 1:
         workers.warm_up()
-    from imagenet_jax.prepare import card, repair, writer
+    from imagenet_jax.prepare import card, place, repair, writer
     from imagenet_jax.prepare.examples import Options
     from imagenet_jax.prepare.sources import layouts, tars, tfds_examples
 
-    start, place = time.monotonic(), writer.make_place(_OUT.value)
-    name = _NAME.value or re.sub(r"\W+", "_", place.target.name.lower())
-    options = Options(_CLASSES.value, held, _SEED.value, memory=place.work, checksum=_CHECKSUM.value)
+    start, made = time.monotonic(), place.make_place(_OUT.value)
+    name = _NAME.value or re.sub(r"\W+", "_", os.path.basename(os.path.abspath(_OUT.value)).lower())
+    options = Options(_CLASSES.value, held, _SEED.value, memory=made.work, checksum=_CHECKSUM.value)
     if _TFDS.value and (held or _CLASSES.value):
         raise UserError("--tfds brings its own classes and splits: leave out --classes and --holdout.")
     if _TFDS.value:
@@ -80,10 +80,12 @@ def main(argv: Sequence[str]) -> None:
     if _MAX_SIDE.value:
         source = source._replace(variant=f"max_side={_MAX_SIDE.value}, quality={_QUALITY.value}")
         check = functools.partial(check, max_side=_MAX_SIDE.value, quality=_QUALITY.value)
+    elif warning := place.lacking(made, sum(source.sizes.values())):
+        print(warning, flush=True)
     try:
         summaries = writer.write_dataset(_OUT.value, source, check, workers=count, max_quarantined=allowed)
     except KeyboardInterrupt as error:
-        raise UserError(f"Interrupted. What is done stays in {place.work.parent}: run the same command again, it "
+        raise UserError(f"Interrupted. What is done stays in {made.work.parent}: run the same command again, it "
                         "goes on.") from error
     print(table(summaries))
     for ending, count, example in card.left_out(source):

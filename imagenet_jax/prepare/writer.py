@@ -1,29 +1,20 @@
 """Writes a dataset from a source: all of it under its name, or nothing; interrupted, it goes on where it was.
 
 Sources come from `sources/`, images are judged in `repair.py`, one shard is written in
-`shard.py`; the format is told in `dataset/prepared.py`. While it is being made, a dataset lies in
-
-    OUT.incomplete/
-        dataset/    what will be OUT
-        work/       a sidecar for each finished shard, bytes of archives that cannot be sought in
-
+`shard.py`; the format is told in `dataset/prepared.py`, and where it lies until it is complete in `place.py`.
 Shards are cut from the order and the sizes in the source alone, so any number of workers leaves the same bytes.
 """
 
-import contextlib
-import fcntl
 import functools
 import hashlib
 import json
 import os
 import re
-import shutil
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
-from typing import NamedTuple
 
 import PIL
 from tqdm import tqdm
@@ -32,6 +23,7 @@ from imagenet_jax.dataset.prepared import FORMAT, INDEX, SHARD_TEMPLATE, shard_n
 from imagenet_jax.errors import UserError
 from imagenet_jax.prepare import card
 from imagenet_jax.prepare.examples import Checked, Example, Reference, Source
+from imagenet_jax.prepare.place import Place, claimed, make_place, take_name
 from imagenet_jax.prepare.shard import Chunk, Summary, is_done, merge, read_summary
 from imagenet_jax.prepare.workers import work
 
@@ -40,14 +32,6 @@ SHARD_BYTES = (4 * 2**20, 256 * 2**20)
 _SHARDS = 64  # of a small split, so that many workers have something to do
 _SHARD_EXAMPLES = 2**16
 _LOG_SECONDS = 30.0
-
-
-class Place(NamedTuple):
-    """Where a dataset is made: its final place, and what becomes it."""
-
-    target: Path
-    dataset: Path
-    work: Path
 
 
 def write_dataset(
@@ -60,11 +44,11 @@ def write_dataset(
 ) -> dict[str, Summary]:
     """Writes a dataset, all or nothing: it takes its name only when it is complete.
 
-    Until then it lies in `DIRECTORY.incomplete`, which stays when anything goes wrong; called again, finished
-    shards whose sources and options are the same are not redone.
+    Until then it lies in `DIRECTORY.incomplete` (see `place.py`), which stays when anything goes wrong; called again,
+    finished shards whose sources and options are the same are not redone.
 
     Args:
-        directory: where the dataset will be; must be missing or empty.
+        directory: where the dataset will be; must be missing or empty, and may be a link or a mount point.
         source: the examples; records keep their order.
         check: judges, and may mend, one example; a pure function that can be pickled.
         shard_bytes: a shard is closed once its images had this many bytes; 0 chooses by the size of the split.
@@ -79,7 +63,7 @@ def write_dataset(
     if not re.fullmatch(r"[a-z][a-z0-9_]*", source.name):
         raise UserError(f"'{source.name}' cannot name a dataset: use a-z, 0-9 and _, a letter first (--name).")
     try:
-        with _claimed(place):
+        with claimed(place):
             counts = _write_shards(place, source, check, shard_bytes, workers)
             summaries = {split: merge(map(read_summary, _sidecars(place, split, count)))
                          for split, count in counts.items()}
@@ -92,8 +76,7 @@ def write_dataset(
             _write_index(place.dataset, source, summaries)
             _write_tfds_metadata(place.dataset, source, summaries)
             card.write_card(place.dataset, source, summaries)
-            os.replace(place.dataset, place.target)
-            shutil.rmtree(place.work.parent)
+            take_name(place)
     except OSError as error:
         raise UserError(f"Cannot write {place.target}: {error.strerror or error}. What is done stays in "
                         f"{place.work.parent}: make room and run the same command again, it goes on.") from error
@@ -101,39 +84,6 @@ def write_dataset(
         raise UserError("A worker process was killed, most likely for want of memory. Run the same command again, "
                         f"it goes on; perhaps with fewer --workers than {workers}.") from error
     return summaries
-
-
-def make_place(directory: str | os.PathLike[str]) -> Place:
-    """Where the dataset `directory` is made; leftovers beside a finished one are removed.
-
-    Raises:
-        UserError: the place is taken.
-    """
-    target = Path(directory).absolute()
-    partial = target.with_name(target.name + ".incomplete")
-    if (target / INDEX).exists():
-        shutil.rmtree(partial, ignore_errors=True)
-        raise UserError(f"{target} already holds a dataset. Use it as it is, or remove it, or choose another "
-                        "place; it was not touched.")
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise UserError(f"{target} exists and is not an empty directory. Choose another place.")
-    return Place(target, partial / "dataset", partial / "work")
-
-
-@contextlib.contextmanager
-def _claimed(place: Place) -> Iterator[None]:
-    """Makes the directories and keeps a second run out of them."""
-    place.dataset.mkdir(parents=True, exist_ok=True)
-    place.work.mkdir(exist_ok=True)
-    with open(place.work / "lock", "w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UserError(f"Another process is writing {place.target}; let it finish or end it.") from error
-        for pattern in ("*.tmp", "*.spool"):  # of a run that was killed
-            for path in place.work.glob(pattern):
-                path.unlink()
-        yield
 
 
 def _write_shards(place: Place, source: Source, check: Callable[[Example], Checked], shard_bytes: int,

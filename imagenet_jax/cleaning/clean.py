@@ -13,6 +13,7 @@ import numpy as np
 
 from imagenet_jax import dataset as dataset_lib
 from imagenet_jax.cleaning import flags, label_errors, manifest, measure, report
+from imagenet_jax.dataset.places import local_folder
 from imagenet_jax.errors import UserError
 
 _READ_AT_ONCE = 50  # records in memory at a time
@@ -35,7 +36,8 @@ def clean(directory: str, out: str, probabilities: Sequence[str] = (),
     """Writes OUT/manifest.jsonl and OUT/report.md with pictures; what is measured already is not measured again.
 
     Args:
-        directory: of a prepared dataset.
+        directory: of a dataset, prepared or built by `tfds build`.
+        out: a folder of this machine.
         probabilities: files of `evaluate --split=holdout --probabilities`; without any, label errors are not
             looked for.
         run: measures ranges, somewhere.
@@ -43,6 +45,7 @@ def clean(directory: str, out: str, probabilities: Sequence[str] = (),
     Raises:
         UserError: no such dataset, files that do not belong to it, or a measurement that failed.
     """
+    local_folder(out, "out")
     try:
         return _clean(dataset_lib.open_dataset(directory), out, probabilities, run)
     except OSError as error:
@@ -110,7 +113,8 @@ def _file_names(records: Mapping[str, dataset_lib.Records], dataset: dataset_lib
             part = rows[i : i + _READ_AT_ONCE]
             for row, record in zip(part, records[split].read(np.array(part) - starts[split]), strict=True):
                 features = dataset_lib.features(record)
-                name = features["file_name"].bytes_list.value[0].decode()
+                stored = features["file_name"].bytes_list.value  # most builds of TFDS have none
+                name = stored[0].decode(errors="replace") if stored else f"{split}_{row - starts[split]}"
                 names[row] = name, features["label"].int64_list.value[0]
     return names
 

@@ -23,10 +23,12 @@ FLAGS = {
     "near_duplicate": "an earlier example of the split is the same picture, resized, recompressed or retouched (pHash "
                       f"within {duplicates.DISTANCE} bits of 64, or {duplicates.REACH} where a quarter is the same; "
                       "thumbnails correlated by {correlation:g} or more)",
+    "label_conflict": "an example with the same bytes or the same pixels has another label: one of the two is wrong, "
+                      "or the image shows both",
     "leak": "another split has this training image, or nearly",
     "label_error": "out-of-fold predictions say that it is of another class (confident learning)",
 }
-PAIRED = ("exact_duplicate", "near_duplicate", "leak")
+PAIRED = ("exact_duplicate", "near_duplicate", "label_conflict", "leak")
 
 
 class Thresholds(NamedTuple):
@@ -78,7 +80,7 @@ def of_pairs(rows: np.ndarray, starts: Mapping[str, int], at: Thresholds) -> dic
     """Flags that name another example; the value is {"row": of the other, "distance": bits of pHash between them}.
 
     Of a group of duplicates within a split all but the first are flagged; of one that reaches into other splits all
-    in the training split.
+    in the training split; of exact ones with several labels all, in every split.
 
     Args:
         rows: measure.ROW [n] of all splits, one after the other.
@@ -99,6 +101,8 @@ def of_pairs(rows: np.ndarray, starts: Mapping[str, int], at: Thresholds) -> dic
     again, copy = first_exact != every, (first_near != every) & (first_exact == every)
     found = {"exact_duplicate": _paired(rows, np.flatnonzero(again), first_exact[again]),
              "near_duplicate": _paired(rows, np.flatnonzero(copy), first_near[copy])}
+    other = _contradicting(exact, rows["label"])
+    found["label_conflict"] = _paired(rows, np.flatnonzero(other >= 0), other[other >= 0])
     if TRAIN in starts:
         inside = split == list(starts).index(TRAIN) + 1
         leaks = [_reach(group, inside) for group in (exact, near)]
@@ -124,6 +128,18 @@ def _first(group: np.ndarray) -> np.ndarray:
     """The lowest index with the same number, for each of [n]."""
     _, first, of = np.unique(group, return_index=True, return_inverse=True)
     return first[of]
+
+
+def _contradicting(group: np.ndarray, label: np.ndarray) -> np.ndarray:
+    """For each of [n] an index of its group that has another label, -1 where there is none; labels < 0 do not count."""
+    out, labelled = np.full(len(group), -1), np.flatnonzero(label >= 0)
+    lead = labelled[_first(group[labelled])]
+    against = label[labelled] != label[lead]
+    out[labelled[against]] = lead[against]
+    leads, first = np.unique(lead[against], return_index=True)
+    beside = ~against & np.isin(lead, leads)
+    out[labelled[beside]] = labelled[against][first[np.searchsorted(leads, lead[beside])]]
+    return out
 
 
 def _reach(group: np.ndarray, inside: np.ndarray) -> np.ndarray:

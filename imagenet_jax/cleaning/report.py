@@ -128,5 +128,5 @@ def _thumbnail(encoded: bytes, side: int = 128) -> Image.Image:
 
 
 def _class(dataset: Dataset, label: int) -> str:
-    return dataset.class_names[label].split(",")[0]
+    return dataset.class_names[label].split(",")[0] if label >= 0 else "no label"
 

@@ -18,6 +18,7 @@ _ROWS = 40  # classes of the grid of samples, evenly chosen where there are more
 _COLUMNS = 8
 _TILE, _MARGIN = 96, 200  # px
 _LAST = 2048  # px, of the size histogram
+_UNEQUAL = 10  # times as many images in the largest class as in the smallest, from where on that is told
 _NO_DATE = {"metadata": {"Software": None}}  # the same dataset gives the same bytes
 
 
@@ -41,6 +42,7 @@ def _report(source: Source, summaries: Mapping[str, Summary]) -> list[str]:
             "MB")
     lines = [f"# {source.name}", "", f"From {printable(source.origin) or 'memory'}. Variant: {source.variant}.", ""]
     lines += _table(head, rows)
+    lines += _balance(source, summaries)
     if counts := [f"{summary.unturned:,} of {split}" for split, summary in summaries.items() if summary.unturned]:
         lines += ["", f"EXIF says to turn some images to see them upright ({', '.join(counts)}); they are kept as "
                   "stored, which is how torchvision reads them too. `--apply_exif` turns them."]
@@ -57,6 +59,27 @@ def _report(source: Source, summaries: Mapping[str, Summary]) -> list[str]:
         lines += ["", f"## Left out: {count:,}", "", "Files that Pillow does not read, or images without a label.", ""]
         lines += _table(("ending", "files", "for example"), left_out(source))
     return lines
+
+
+def _balance(source: Source, summaries: Mapping[str, Summary]) -> list[str]:
+    """The largest and the smallest class of each split, and what to do where they are far apart."""
+    lines, unequal = [""], False
+    for split, summary in summaries.items():
+        count = [summary.labels.get(label, 0) for label in range(len(source.classes))]
+        small, large = (choose(range(len(count)), key=count.__getitem__) for choose in (min, max))
+        ratio = count[large] / max(count[small], 1)
+        unequal |= split == "train" and ratio > _UNEQUAL
+        lines.append(f"- {split}: {count[large]:,} of {_named(source, large)}, the largest class; {count[small]:,} of "
+                     f"{_named(source, small)}, the smallest; a ratio of {ratio:,.1f}.")
+    if unequal:
+        lines += ["", "With classes so unequal a model does well by guessing the large ones: judge it by the accuracy "
+                  "of each class and not by top-1 alone, and give the small classes more images or the large ones "
+                  "fewer."]
+    return lines
+
+
+def _named(source: Source, label: int) -> str:
+    return " ".join(dict.fromkeys((source.classes[label], source.class_names[label])))
 
 
 def left_out(source: Source) -> list[tuple[str, int, str]]:

@@ -73,7 +73,7 @@ def plant(directory: Path, bases: int, each: int, seed: int = 0, wrong: float = 
     draw = lambda label: draw_image(KINDS[3 * label], rng).image
     sound = lambda count: [(jpeg(draw(i % classes)), i % classes) for i in range(count)]
     train, validation = sound(bases), sound(bases // 2)
-    truth: Truth = {flag: set() for flag in (*DEFECTS, *COPIES, "leak", "label_error")}
+    truth: Truth = {flag: set() for flag in (*DEFECTS, *COPIES, "label_conflict", "leak", "label_error")}
 
     # No picture is copied twice: both copies would rightly be duplicates of each other.
     originals = iter([train[i] for i in rng.permutation(bases)])
@@ -90,6 +90,9 @@ def plant(directory: Path, bases: int, each: int, seed: int = 0, wrong: float = 
             for copy in copies:
                 image, label = next(originals)
                 add(flag, copy(image), label)
+        image, label = next(originals)
+        add("exact_duplicate", image, (label + 1) % classes)
+        truth["label_conflict"].add(len(train) - 1)
         for copy in (COPIES["exact_duplicate"][1], COPIES["near_duplicate"][1]):
             image, label = next(leaked)
             add("leak", copy(image), label)

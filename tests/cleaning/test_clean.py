@@ -9,7 +9,7 @@ import numpy as np
 import planted
 import pytest
 
-from imagenet_jax.cleaning import clean, manifest, measure
+from imagenet_jax.cleaning import clean, flags, manifest, measure
 from imagenet_jax.cleaning.flags import FLAGS
 from imagenet_jax.dataset import open_dataset
 from imagenet_jax.errors import UserError
@@ -82,9 +82,24 @@ def test_what_was_planted_is_found_and_little_else(known, cleaned) -> None:
                 found[flag].add(line["index"])
     for flag in ("undecodable", "tiny", "extreme_aspect", "uniform", "grey", "exact_duplicate", "leak"):
         assert found[flag] == truth[flag], flag
+    assert found["label_conflict"] >= truth["label_conflict"]  # and each original, and wrong labels that were copied
     for flag in ("blurred", "dark", "near_duplicate", "label_error"):
         both = len(found[flag] & truth[flag])
         assert both >= 0.9 * len(truth[flag]) and both >= 0.85 * len(found[flag]), (flag, found[flag] ^ truth[flag])
+
+
+def test_the_same_image_under_two_labels_is_a_conflict() -> None:
+    """Whatever split it is in; without a label there is none."""
+    rows = np.zeros(9, measure.ROW)
+    rows["bytes_sha256"][:, 0] = [1, 2, 1, 1, 3, 3, 4, 4, 4]
+    rows["label"] = [0, 1, 0, 2, 1, 1, -1, 3, -1]
+    found = flags.of_pairs(rows, {"train": 0, "validation": 3}, flags.Thresholds())["label_conflict"]
+    assert dict(zip(found.rows.tolist(), (value["row"] for value in found.values), strict=True)) == {0: 3, 2: 3, 3: 0}
+
+
+def test_a_bucket_is_no_place_for_a_report(place, known) -> None:
+    with pytest.raises(UserError, match="--out=gs://bucket/x is no folder of this machine"):
+        clean.clean(str(place / "data"), "gs://bucket/x", (), in_this_process)
 
 
 def test_every_line_tells_its_example_and_the_other_one(cleaned) -> None:

@@ -1,6 +1,7 @@
 """A directory that TFDS itself wrote: the same records by index, trained from and evaluated as any other."""
 
-from collections.abc import Iterator
+import shutil
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import ilsvrc
@@ -9,6 +10,7 @@ import pytest
 import tensorflow_datasets as tfds
 
 from imagenet_jax import dataset
+from imagenet_jax.cleaning import clean, measure
 from imagenet_jax.dataset import tfds_build
 from imagenet_jax.errors import UserError
 from imagenet_jax.input import loader
@@ -84,10 +86,29 @@ def test_examples_without_a_file_name_and_datasets_without_images(tmp_path, monk
     strip = lambda self, count: ((i, {k: row[k] for k in ("label", *self.FEATURES) if k in row})
                                  for i, row in generate(self, count))
     monkeypatch.setattr(Tiny, "_generate_examples", strip)
-    assert read_all(build(tmp_path / "plain"), "validation")["file_name"].tolist() == [b""] * 7
+    plain = build(tmp_path / "plain")
+    assert read_all(plain, "validation")["file_name"].tolist() == [b""] * 7
+    cleaned = clean.clean(str(plain), str(tmp_path / "clean"), (), measured_here)
+    assert '"file_name": "train_6"' in Path(cleaned.manifest).read_text()
     monkeypatch.setattr(Tiny, "FEATURES", {})
     with pytest.raises(UserError, match="an image and a class label are needed"):
         dataset.open_dataset(build(tmp_path / "none"))
+
+
+def measured_here(todo: Sequence[measure.Task]) -> None:
+    for task in todo:
+        measure.measure_range(task)
+
+
+def test_it_is_cleaned_as_any_other_and_another_one_is_measured_anew(directory, tmp_path) -> None:
+    cleaned = clean.clean(str(directory), str(tmp_path / "out"), (), measured_here)
+    assert cleaned.counts["leak"] == {"train": 7, "validation": 0}  # the splits begin with the same images
+    paths = [task.path for task in measure.tasks(dataset.open_dataset(directory), str(tmp_path))]
+    shard = sorted(shutil.copytree(directory, tmp_path / "copy").glob("tiny-*"))[0]
+    same = [task.path for task in measure.tasks(dataset.open_dataset(tmp_path / "copy"), str(tmp_path))]
+    shard.write_bytes(b"other")
+    other = [task.path for task in measure.tasks(dataset.open_dataset(tmp_path / "copy"), str(tmp_path))]
+    assert same == paths and not set(other) & set(paths)
 
 
 def flipped(content: bytes, place: int) -> bytes:

@@ -131,6 +131,14 @@ def test_a_class_left_without_images_stops(tmp_path: Path) -> None:
     assert len(counts["validation"].labels) == 1  # a split to evaluate on need not hold every class
 
 
+@pytest.mark.parametrize(("labels", "told"), [([0] * 22 + [1] * 2, True), ([0] * 20 + [1] * 2, False)])
+def test_the_card_tells_how_unequal_classes_are(tmp_path: Path, labels: list[int], told: bool) -> None:
+    writer.write_dataset(tmp_path / "tiny", _source(train=[Example(ilsvrc.jpeg(0), i, "a.JPEG") for i in labels]))
+    text = (tmp_path / "tiny/report.md").read_text()
+    assert f"train: {labels.count(0)} of a ant, the largest class; 2 of b bee, the smallest; a ratio of" in text
+    assert ("With classes so unequal" in text) == told
+
+
 def test_a_failure_leaves_no_dataset_and_the_next_run_goes_on(tmp_path: Path) -> None:
     def fails() -> Iterator[Example]:
         yield from _examples()

@@ -20,6 +20,7 @@ _RATIOS = (1, 2, 4, 8)  # that libjpeg can shrink by while it decodes
 _NO_FRAME = (0xC4, 0xC8, 0xCC)  # JPEG markers among those of frames that are none
 ATTEMPTS = 10  # as torchvision's RandomResizedCrop, before it falls back to a centre crop
 DRAWS = 2 * ATTEMPTS + 3  # uniform numbers that one training example takes
+LONGEST = 32  # times its shorter side, of which evaluation resizes the middle; no ordinary image is so long
 CROP = 5  # numbers of a crop: top, left, height, width, and 1 if it is flipped
 
 
@@ -90,7 +91,11 @@ def eval_example(encoded: tf.Tensor, *, size: int, resize_to: int, interpolation
                  library: str = "tf") -> tf.Tensor:
     """Resizes the shorter side to `resize_to` px and takes the central `size` x `size`: uint8 [size, size, 3].
 
-    library: 'tf', or 'pil' for the very pixels that torchvision's transforms give, which differ by a level or two.
+    Of an image longer than LONGEST times its shorter side only the middle of that length is resized: all of a line of
+    30,000 px would be of 256 x 7,680,000.
+
+    Args:
+        library: 'tf', or 'pil' for the very pixels that torchvision's transforms give, which differ by a level or two.
     """
     if library == "pil":
         def view(data: bytes | np.ndarray) -> np.ndarray:
@@ -99,6 +104,9 @@ def eval_example(encoded: tf.Tensor, *, size: int, resize_to: int, interpolation
         return tf.ensure_shape(tf.numpy_function(view, [encoded], tf.uint8, stateful=False), (size, size, 3))
     image = decode(encoded)
     shape = tf.shape(image)[:2]
+    margin = tf.maximum(shape - LONGEST * tf.reduce_min(shape), 0) // 2
+    image = image[margin[0] : shape[0] - margin[0], margin[1] : shape[1] - margin[1]]
+    shape -= 2 * margin
     target = resize_to * shape // tf.reduce_min(shape)  # the longer side rounds down, as torchvision's Resize
     image = resize(image, target, interpolation, antialias)
     top, left = tf.unstack(tf.cast(tf.round((target - size) / 2), tf.int32))  # half to even, as its CenterCrop
@@ -108,14 +116,21 @@ def eval_example(encoded: tf.Tensor, *, size: int, resize_to: int, interpolation
 def pil_view(encoded: bytes, size: int, resize_to: int, interpolation: str) -> np.ndarray:
     """Resize(resize_to) and CenterCrop(size) of torchvision on a PIL image, bit for bit: uint8 [size, size, 3].
 
+    Of an image longer than LONGEST times its shorter side, the middle only.
+
     Raises:
         ValueError: PIL cannot decode the image.
     """
     try:
         image = Image.open(io.BytesIO(encoded)).convert("RGB")
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ValueError(str(error)) from error
+    except MemoryError:
+        raise
+    except Exception as error:  # Pillow's decoders raise a dozen kinds
+        raise ValueError(str(error) or type(error).__name__) from error
     short = min(image.size)
+    if max(image.size) > LONGEST * short:
+        left, top = (max(side - LONGEST * short, 0) // 2 for side in image.size)
+        image = image.crop((left, top, image.width - left, image.height - top))
     width, height = (resize_to * side // short for side in image.size)
     image = image.resize((width, height), Image.Resampling[interpolation.upper()])
     left, top = (round((side - size) / 2) for side in (width, height))

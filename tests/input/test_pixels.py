@@ -192,7 +192,7 @@ def torchvision_view(image: Image.Image, size: int, resize_to: int, interpolatio
 # Sides whose scaled longer side is a fraction (rounded down), and margins that are odd (halves round to even).
 @pytest.mark.parametrize(("height", "width", "size", "resize_to"), [
     (64, 64, 32, 32), (375, 500, 56, 64), (500, 375, 57, 64), (61, 97, 32, 35), (97, 61, 33, 36), (30, 200, 31, 32),
-    (20, 31, 48, 53), (333, 34, 28, 32), (64, 95, 31, 32)])
+    (20, 31, 48, 53), (333, 34, 28, 32), (64, 95, 31, 32), (2, 64, 31, 32)])
 @pytest.mark.parametrize("interpolation", PIL_FILTERS)
 def test_the_evaluation_view_is_torchvisions(height, width, size, resize_to, interpolation) -> None:
     image = picture(height, width)
@@ -205,3 +205,15 @@ def test_the_evaluation_view_is_torchvisions(height, width, size, resize_to, int
     assert np.array_equal(exact, wanted)
     # PIL rounds to uint8, and so clips what bicubic overshoots, between its horizontal and vertical pass.
     assert difference.max() <= (1 if interpolation == "bilinear" else 4) and difference.mean() < 0.5
+
+
+@pytest.mark.parametrize("library", ["tf", "pil"])
+@pytest.mark.parametrize(("height", "width"), [(1, 4001), (4000, 1), (3, 400)])
+def test_of_a_line_evaluation_resizes_the_middle(height, width, library) -> None:
+    """All of it would take gigabytes at 256 px; what is seen is what the middle alone would show."""
+    image = picture(height, width)
+    left, top = (max(side - pixels.LONGEST * min(height, width), 0) // 2 for side in image.size)
+    view = {"size": 224, "resize_to": 256, "interpolation": "bilinear"}
+    wanted = torchvision_view(image.crop((left, top, width - left, height - top)), **view)
+    got = pixels.eval_example(encode(image, "PNG"), antialias=True, library=library, **view).numpy()
+    assert abs(got.astype(int) - wanted).max() <= (library == "tf")

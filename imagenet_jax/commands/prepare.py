@@ -29,7 +29,8 @@ _SEED = flags.DEFINE_integer("seed", 0, "Chooses what --holdout takes.")
 _OUT = flags.DEFINE_string("out", None, "Directory to write; must be missing or empty.")
 _NAME = flags.DEFINE_string("name", None, "Name of the dataset; by default made from --out.")
 _VERIFY = flags.DEFINE_enum(
-    "verify", "header", ["header", "decode"], "Check each image by its header, or decode it all."
+    "verify", "auto", ["auto", "header", "decode"], "Check each image by its header, or decode it all; auto decodes "
+    "all but official archives of ILSVRC2012, told by their checksums."
 )
 _CHECKSUM = flags.DEFINE_bool("checksum", True, "Compare official archives with their published checksums.")
 _WORKERS = flags.DEFINE_integer("workers", 0, "Processes; 0 is one for each core. Changes no byte.", lower_bound=0)
@@ -73,8 +74,10 @@ def main(argv: Sequence[str]) -> None:
     else:
         family = layouts.ARCHIVES if _ARCHIVES.value else layouts.IMAGES
         source = layouts.open_source(family, _ARCHIVES.value or _IMAGES.value, name, options)
-    print(f"source: {source.layout}, {tars.printable(source.origin)}, {len(source.classes):,} classes", flush=True)
-    check = functools.partial(repair.check, decode=_VERIFY.value == "decode")
+    decode = _VERIFY.value == "decode" or (_VERIFY.value == "auto" and not source.official)
+    print(f"source: {source.layout}, {tars.printable(source.origin)}, {len(source.classes):,} classes; images are "
+          f"{'decoded' if decode else 'judged by their headers'}", flush=True)
+    check = functools.partial(repair.check, decode=decode)
     if _APPLY_EXIF.value:
         check = functools.partial(check, apply_exif=True)
     if _MAX_SIDE.value:

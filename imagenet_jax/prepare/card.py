@@ -62,11 +62,13 @@ def _report(source: Source, summaries: Mapping[str, Summary]) -> list[str]:
 
 
 def _balance(source: Source, summaries: Mapping[str, Summary]) -> list[str]:
-    """The largest and the smallest class of each split, and what to do where they are far apart."""
-    lines, unequal = [""], False
+    """The largest and the smallest class of each split if they differ, and what to do where they are far apart."""
+    lines, unequal = [], False
     for split, summary in summaries.items():
         count = [summary.labels.get(label, 0) for label in range(len(source.classes))]
         small, large = (choose(range(len(count)), key=count.__getitem__) for choose in (min, max))
+        if count[small] == count[large]:
+            continue
         ratio = count[large] / max(count[small], 1)
         unequal |= split == "train" and ratio > _UNEQUAL
         lines.append(f"- {split}: {count[large]:,} of {_named(source, large)}, the largest class; {count[small]:,} of "
@@ -75,7 +77,7 @@ def _balance(source: Source, summaries: Mapping[str, Summary]) -> list[str]:
         lines += ["", "With classes so unequal a model does well by guessing the large ones: judge it by the accuracy "
                   "of each class and not by top-1 alone, and give the small classes more images or the large ones "
                   "fewer."]
-    return lines
+    return ["", *lines] if lines else []
 
 
 def _named(source: Source, label: int) -> str:

@@ -76,6 +76,7 @@ class Source(NamedTuple):
     totals: examples of each split, for the progress bar. sizes: bytes of each, from which shards are cut.
     variant: "original", or what was done to the images. layout: how they lie at `origin`, in words.
     left_out: files there that are no images, or images without a label: by ending their number, and one of them.
+    official: checksums say that the images are those of ILSVRC2012, which every decoder is known to take.
     """
 
     name: str
@@ -88,3 +89,4 @@ class Source(NamedTuple):
     variant: str = "original"
     layout: str = ""
     left_out: Mapping[str, tuple[int, str]] = {}
+    official: bool = False

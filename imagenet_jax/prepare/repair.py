@@ -1,7 +1,8 @@
 """Per-image checks: every example leaves readable, or is refused with a reason.
 
 What ImageNet holds beyond plain JPEG: a PNG named .JPEG, CMYK and YCCK JPEGs, and in copies that
-travelled far, truncated files. They are found by content, never by a list of names.
+travelled far, truncated files. They are found by content, never by a list of names. The judge is
+Pillow; what only TensorFlow stumbles over is seen by how a file is put together.
 """
 
 import io
@@ -10,10 +11,13 @@ import warnings
 import numpy as np
 from PIL import ExifTags, Image
 
+from imagenet_jax.prepare import structure
 from imagenet_jax.prepare.examples import Checked, Example
 from imagenet_jax.prepare.formats import FORMATS
 
 MAX_PIXELS = Image.MAX_IMAGE_PIXELS  # where Pillow suspects a trap: 89 million, 270 MB when decoded
+MAX_SIDE = 65_500  # px, of a JPEG; TensorFlow takes a PNG up to a million
+MAX_SCANS = 100  # encoders make about ten; each costs a pass over the whole picture, at every epoch
 _QUALITY = 95  # of odd images kept at their size
 _FEW_PIXELS = 128 * 128
 _TURNS = dict(enumerate((Image.Transpose.FLIP_LEFT_RIGHT, Image.Transpose.ROTATE_180, Image.Transpose.FLIP_TOP_BOTTOM,
@@ -31,7 +35,8 @@ def check(example: Example, decode: bool = False, max_side: int = 0, quality: in
 
     Args:
         example: the image as it came.
-        decode: decode every pixel; otherwise headers, and that the image reaches its end.
+        decode: decode every pixel, and mend what Pillow decodes but is not put together as encoders do it;
+            otherwise headers, and that the image reaches its end.
         max_side: encode all images anew, those with a longer side at that size, and keep what has fewer bytes; most
             of the time that training spends on a JPEG goes with its bytes. 0 leaves images alone.
         quality: of these JPEGs (Pillow's scale, chroma at half resolution).
@@ -40,9 +45,11 @@ def check(example: Example, decode: bool = False, max_side: int = 0, quality: in
     """
     try:
         with Image.open(io.BytesIO(example.image), formats=tuple(FORMATS)) as image:
-            if image.width * image.height > MAX_PIXELS:
+            if image.width * image.height > MAX_PIXELS or max(image.size) > MAX_SIDE:
                 raise ValueError(f"{image.width} x {image.height} px: the header is damaged, or it is a trap")
-            odd, turn = _oddity(image, example), orientation(image)
+            if (decode or "progressive" in image.info) and (scans := structure.jpeg_scans(example.image)) > MAX_SCANS:
+                raise ValueError(f"{scans:,} scans: it would take minutes to decode")
+            odd, turn = _oddity(image, example, decode), orientation(image)
             if apply_exif and turn > 1:
                 odd = f"{odd.rstrip(',')}, turned by EXIF orientation {turn},".removeprefix(", ")
                 image, example = _turned(image, turn), example._replace(boxes=turned_boxes(example.boxes, turn))
@@ -96,11 +103,12 @@ def tidy_boxes(boxes: np.ndarray) -> np.ndarray:
     return corners[(corners[:, 1] > corners[:, 0]).all(axis=1)].reshape(-1, 4).astype(np.float32)
 
 
-def _oddity(image: Image.Image, example: Example) -> str:
-    """Why the bytes cannot stay as they are, or nothing; raises ValueError where the end is missing."""
+def _oddity(image: Image.Image, example: Example, thorough: bool) -> str:
+    """Why the bytes cannot stay as they are, or nothing; raises ValueError where they cannot be an image."""
     kind = "JPEG" if image.format == "MPO" else image.format  # a JPEG with a second picture behind it
     misnamed = kind == "PNG" and _is_called_jpeg(example.file_name)
-    if kind not in ("JPEG", "PNG") or image.mode not in ("RGB", "L") or misnamed:
+    moving = kind != "JPEG" and getattr(image, "n_frames", 1) > 1
+    if kind not in ("JPEG", "PNG") or image.mode not in ("RGB", "L") or misnamed or moving:
         frames = getattr(image, "n_frames", 1)
         return f"{image.format} of mode {image.mode}" + (f", first of {frames} frames," if frames > 1 else "")
     # Inside a scan 0xFF is always stuffed, so this marker can only be the end; looked
@@ -108,7 +116,12 @@ def _oddity(image: Image.Image, example: Example) -> str:
     end, start = (b"\xff\xd9", image.fp.tell()) if kind == "JPEG" else (b"IEND", 0)
     if example.image.rfind(end, start) < 0:
         raise ValueError("truncated: the end of the image is missing")
-    return ""
+    if kind == "JPEG" and structure.jpeg_frame(example.image) not in structure.HUFFMAN | {0}:
+        return "JPEG with arithmetic coding,"
+    fault = ""
+    if thorough:
+        fault = (structure.jpeg_fault if kind == "JPEG" else structure.png_fault)(example.image)
+    return f"{kind} with {fault}," if fault else ""
 
 
 def _is_called_jpeg(file_name: str) -> bool:

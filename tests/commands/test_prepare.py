@@ -29,14 +29,14 @@ def images(tmp_path: Path) -> Path:
 
 def test_folders_to_dataset(images: Path, tmp_path: Path) -> None:
     out = tmp_path / "My-Pets"
-    ran = _prepare(f"--images={images}", f"--out={out}", "--verify=decode", "--workers=2")
+    ran = _prepare(f"--images={images}", f"--out={out}", "--workers=2")
     assert ran.returncode == 2
     assert "1 images of 'train' cannot be used" in ran.stderr
     assert not out.exists()
-    ran = _prepare(f"--images={images}", f"--out={out}", "--verify=decode", "--max_quarantined=20%")
+    ran = _prepare(f"--images={images}", f"--out={out}", "--max_quarantined=20%")
     assert ran.returncode == 0, ran.stderr
     columns, train, validation = (line.split() for line in ran.stdout.splitlines()[1:4])
-    assert ran.stdout.startswith(f"source: class folders in split folders, {images}, 2 classes\n")
+    assert ran.stdout.startswith(f"source: class folders in split folders, {images}, 2 classes; images are decoded\n")
     row = dict(zip(columns, train, strict=True))
     assert (row["split"], row["examples"], row["classes"]) == ("train", "5", "2")
     assert row["quarantined"] == "1"
@@ -55,9 +55,9 @@ def test_options_of_folders(images: Path, tmp_path: Path) -> None:
     (root / "cat/notes.txt").touch()
     (tmp_path / "classes.txt").write_text("n00000001 dog, true dog\nn00000002 cat\n")
     ran = _prepare(f"--images={root}", f"--out={out}", f"--classes={tmp_path / 'classes.txt'}", "--holdout=30%",
-                   "--apply_exif", "--workers=1")
+                   "--apply_exif", "--workers=1", "--verify=header")
     assert ran.returncode == 0, ran.stderr
-    assert ran.stdout.startswith(f"source: class folders, {root}, 2 classes\n")
+    assert ran.stdout.startswith(f"source: class folders, {root}, 2 classes; images are judged by their headers\n")
     assert "left out: 1 .txt, for example cat/notes.txt\n" in ran.stdout
     assert "| .txt | 1 | cat/notes.txt |" in (out / "report.md").read_text()
     assert "turned by EXIF orientation 6" in (out / "repairs.jsonl").read_text()
@@ -71,6 +71,7 @@ def test_mistakes_end_with_one_message_and_2(images: Path, tmp_path: Path) -> No
         ([f"--images={images}"], "needs --out=DIR"),
         ([f"--images={images}", f"--archives={images}", "--out=x"], "one of --archives"),
         ([f"--images={images}", "--out=x", "--holdout=100%"], "leave nothing to train on"),
+        ([f"--images={images}", "--out=gs://bucket/pets"], "then copy it with `gcloud storage cp -r DIR"),
         ([f"--archives={images}", f"--out={tmp_path / 'x'}"], "in no layout that is read here; it holds train, val"),
     ):
         ran = _prepare(*flags)

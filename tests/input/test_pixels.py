@@ -8,6 +8,8 @@ import scipy.stats
 from PIL import Image
 
 from imagenet_jax.input import order, pixels
+from imagenet_jax.prepare import repair
+from imagenet_jax.prepare.examples import Example
 
 tf = pixels.tf
 AREA, ASPECT = (0.08, 1.0), (3 / 4, 4 / 3)
@@ -217,3 +219,27 @@ def test_of_a_line_evaluation_resizes_the_middle(height, width, library) -> None
     wanted = torchvision_view(image.crop((left, top, width - left, height - top)), **view)
     got = pixels.eval_example(encode(image, "PNG"), antialias=True, library=library, **view).numpy()
     assert abs(got.astype(int) - wanted).max() <= (library == "tf")
+
+
+def damaged(encoded: bytes, rng: np.random.Generator) -> bytes:
+    """Noise over a few bytes, a piece lost or put in twice, or a marker where none was."""
+    at, length = rng.integers(2, len(encoded) - 60), int(rng.integers(1, 50))
+    piece = [rng.bytes(length), b"", encoded[at : at + 2 * length],
+             b"\xff" + rng.choice([0xD8, 0xD9, 0xC0, 0xC4, 0xDA, 0xDB, 0xD0, 0xE0, 0x01]).astype(np.uint8).tobytes()]
+    return encoded[:at] + piece[rng.integers(4)] + encoded[at + length :]
+
+
+@pytest.mark.parametrize(("format", "options"), [("JPEG", {}), ("JPEG", {"progressive": True}), ("PNG", {}),
+                                                 ("JPEG", {"restart_marker_rows": 1})])
+def test_what_prepare_calls_sound_every_decoder_takes(format, options) -> None:
+    rng, image = np.random.default_rng(0), encode(picture(60, 80), format, **options)
+    name, kept = "a.jpg" if format == "JPEG" else "a.png", 0
+    for _ in range(150):
+        checked = repair.check(Example(damaged(image, rng), 0, name), decode=True)
+        if checked.example:
+            kept, encoded = kept + 1, checked.example.image
+            assert pixels.decode(encoded).shape[:2] == pixels.image_size(encoded) == checked.size[::-1]
+            train_example(encoded, kept)
+            train_example(encoded, kept, antialias=False, size=8)
+            pixels.pil_view(encoded, 24, 32, "bilinear")
+    assert kept > 10 or format == "PNG"

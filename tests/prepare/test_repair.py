@@ -167,6 +167,48 @@ def test_decoding_finds_what_headers_hide() -> None:
     assert _check(bytes(damaged), "a.png", decode=True).example is None
 
 
+def _put(image: bytes, at: int, piece: bytes) -> bytes:
+    return image[:at] + piece + image[at:]
+
+
+_FORGIVEN = {  # by Pillow; what TensorFlow says differs from case to case
+    "stray marker": (_put(ilsvrc.jpeg(0), -40, b"\xff\x01"), "a.JPEG", "a stray marker FF01"),
+    "restart": (_put(ilsvrc.jpeg(0), -40, b"\xff\xd3"), "a.JPEG", "a restart out of turn"),
+    "segment": (_put(ilsvrc.jpeg(0), -40, b"\xff\xe0\xff\xff"), "a.JPEG", "a segment at byte"),
+    "no marker": (_put(ilsvrc.jpeg(0), 20, b"\0" * 5), "a.JPEG", "no marker at byte"),
+    "checksum": (_png(_RAMP)[:-16] + bytes(4) + _png(_RAMP)[-12:], "a.png", "a damaged chunk at byte 33"),
+}
+
+
+@pytest.mark.parametrize(("image", "name", "reason"), _FORGIVEN.values(), ids=_FORGIVEN.keys())
+def test_what_only_some_decoders_forgive_is_mended(image: bytes, name: str, reason: str) -> None:
+    assert _check(image, name).example.image == image
+    checked = _check(image, name, decode=True)
+    assert reason in checked.reason and checked.reason.endswith("re-encoded as RGB JPEG")
+    assert _check(checked.example.image, "a.JPEG", decode=True).reason == ""
+
+
+def test_arithmetic_coding_is_mended_and_endless_scans_are_refused() -> None:
+    """Seen in headers, as TensorFlow decodes no arithmetic coding and would take minutes over the latter."""
+    progressive = ilsvrc.jpeg(0, progressive=True)
+    last = progressive.rindex(b"\xff\xda")
+    endless = progressive[:last] + progressive[last:-2] * 200 + progressive[-2:]
+    for decode in (False, True):
+        coded = _check(ilsvrc.jpeg(0).replace(b"\xff\xc0\0\x11", b"\xff\xc9\0\x11"), decode=decode)
+        assert coded.reason == "JPEG with arithmetic coding, re-encoded as RGB JPEG"
+        assert _check(endless, decode=decode).reason.endswith("scans: it would take minutes to decode")
+
+
+def test_of_a_moving_png_the_first_picture_is_kept() -> None:
+    checked = _check(_encoded(Image.fromarray(_RAMP), "PNG", **_FRAMES), "a.png")
+    assert checked.reason == "PNG of mode RGB, first of 3 frames, re-encoded as RGB JPEG"
+    assert np.abs(np.asarray(Image.open(io.BytesIO(checked.example.image)), int) - _RAMP).mean() < 4
+
+
+def test_a_side_beyond_what_jpeg_holds_is_refused() -> None:
+    assert "70000 x 1 px" in _check(_encoded(Image.new("L", (70_000, 1)), "PNG"), "a.png").reason
+
+
 def test_boxes_are_ordered_clamped_and_dropped_without_area() -> None:
     boxes = np.array(
         [

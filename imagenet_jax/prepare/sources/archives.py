@@ -76,10 +76,11 @@ def open_archives(folder: Path, name: str, options: Options = DEFAULTS) -> Sourc
             _compare_count(train, wnid, count, devkit)
     else:
         _check_train_classes(train, set(labels))
+    verified: list[str] = []
     if options.checksum:
         there = [folder / file for file in verify.PUBLISHED
                  if (folder / file).is_file() and not (unpacked and file == TRAIN)]
-        verify.verify(there, (len(devkit.names), len(devkit.truth)) == _FULL, options.memory)
+        verified = verify.verify(there, (len(devkit.names), len(devkit.truth)) == _FULL, options.memory)
     return Source(
         name=name,
         classes=tuple(devkit.names),
@@ -95,6 +96,7 @@ def open_archives(folder: Path, name: str, options: Options = DEFAULTS) -> Sourc
                "train": unpacked.size if unpacked else train.stat().st_size},
         origin=str(folder),
         left_out=unpacked.left_out if unpacked else {},
+        official={TRAIN, VAL} <= set(verified),
     )
 
 

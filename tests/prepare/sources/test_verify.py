@@ -46,3 +46,13 @@ def test_a_devkit_of_the_full_release_asks_for_official_archives(tmp_path: Path,
     with pytest.raises(UserError, match="img_train.tar has .* bytes, the official file 147,897,477,120"):
         archives.open_archives(folder, "tiny")
     archives.open_archives(folder, "tiny", DEFAULTS._replace(checksum=False))
+
+
+def test_images_of_official_archives_are_known(tmp_path: Path, monkeypatch) -> None:
+    folder = ilsvrc.write(tmp_path)
+    assert not archives.open_archives(folder, "tiny").official
+    right = {name: verify.Published("sha256", hashlib.sha256((folder / name).read_bytes()).hexdigest(),
+                                    (folder / name).stat().st_size) for name in (ilsvrc.TRAIN, ilsvrc.VAL)}
+    monkeypatch.setattr(verify, "PUBLISHED", right)
+    assert archives.open_archives(folder, "tiny").official
+    assert not archives.open_archives(folder, "tiny", DEFAULTS._replace(checksum=False)).official

@@ -24,6 +24,7 @@ from imagenet_jax.errors import UserError
 
 _INSIDE = ".incomplete"
 _LAST = ["", "dataset_info.json", INDEX]  # either makes a directory a dataset, to TFDS or to us
+_MOVED = "moved"
 _NOT_OURS = {_INSIDE, "lost+found"}  # the latter is in every new ext file system
 
 
@@ -48,7 +49,7 @@ def make_place(directory: str | os.PathLike[str]) -> Place:
             shutil.rmtree(partial, ignore_errors=True)
         raise UserError(f"{target} already holds a dataset. Use it as it is, or remove it, or choose another "
                         "place; it was not touched.")
-    if target.exists() and (not target.is_dir() or not (inside.exists() or set(os.listdir(target)) <= _NOT_OURS)):
+    if target.exists() and (not target.is_dir() or set(os.listdir(target)) - _NOT_OURS - _moved(inside)):
         raise UserError(f"{target} exists and is not an empty directory. Choose another place.")
     try:
         partial = beside if _can_be_renamed(beside, target) else inside
@@ -113,24 +114,30 @@ def claimed(place: Place) -> Iterator[None]:
         for pattern in ("*.tmp", "*.spool"):  # of a run that was killed
             for path in place.work.glob(pattern):
                 path.unlink()
-        if place.work.parent.parent == place.target:  # it may have been killed while it moved its files up
-            _move(place.target, place.dataset)
+        for name in _moved(place.work.parent):  # by a run that was killed before it had moved them all
+            if (place.target / name).exists():
+                os.replace(place.target / name, place.dataset / name)
         yield
 
 
 def take_name(place: Place) -> None:
     """Gives the finished dataset its name."""
     if place.work.parent.parent == place.target:
-        _move(place.dataset, place.target)
+        names = sorted(os.listdir(place.dataset), key=lambda name: _LAST.index(name) if name in _LAST else 0)
+        (place.work.parent / _MOVED).write_text("\n".join(names))
+        for name in names:
+            os.replace(place.dataset / name, place.target / name)
     else:
         os.replace(place.dataset, place.target)
     shutil.rmtree(place.work.parent)
 
 
-def _move(source: Path, target: Path) -> None:
-    for path in sorted(source.iterdir(), key=lambda path: _LAST.index(path.name) if path.name in _LAST else 0):
-        if path.name not in _NOT_OURS:
-            os.replace(path, target / path.name)
+def _moved(partial: Path) -> set[str]:
+    """The files that a run moved, or was about to move, out of a directory; nobody else's are touched."""
+    try:
+        return set((partial / _MOVED).read_text().split("\n"))
+    except OSError:
+        return set()
 
 
 def lacking(place: Place, size: int) -> str:

@@ -61,6 +61,10 @@ def test_killed_while_it_fills_a_mount_point_it_goes_on(mount: Path, monkeypatch
     before = shard.stat().st_mtime_ns
     with pytest.raises(UserError, match="not a prepared dataset"):
         dataset.open_dataset(mount)
+    (mount / "notes.txt").touch()
+    with pytest.raises(UserError, match="is not an empty directory"):
+        _write(mount)
+    (mount / "notes.txt").unlink()
     _write(mount)
     assert dataset.open_dataset(mount).splits == {"train": 4}
     assert shard.stat().st_mtime_ns == before

@@ -11,7 +11,7 @@ import pytest
 HERE = Path(__file__).parents[1]
 FLOORS = [  # from the ground; a room imports lower floors and itself
     ["errors", "runtime", "trees"],
-    ["checkpoint", "classes", "config", "dataset", "models"],
+    ["checkpoint", "classes", "config", "dataset", "hosts", "models"],
     ["cleaning", "evaluation", "input", "prepare", "transfer"],
     ["training"],
     ["__main__", "commands"],

@@ -2,6 +2,8 @@
 
 from absl import flags
 
+from imagenet_jax.commands import _hosts
+
 WORKDIR = flags.DEFINE_string("workdir", None, "The run whose last checkpoint is evaluated.")
 CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Or a checkpoint: RUN/checkpoints/STEP, or RUN/best; or a file of "
                                  "weights, .safetensors or .pth; or a network whose published weights are installed.")
@@ -15,6 +17,7 @@ PROBABILITIES = flags.DEFINE_bool(
     "probabilities", False, "Write the probabilities of every class as probabilities.npy, for `clean`.")
 BATCH = flags.DEFINE_integer("batch", 0, "Examples at a time over all devices; changes no metric.", lower_bound=0)
 OUT = flags.DEFINE_string("out", "", "Where the results go; by default RUN/evaluation.")
+HOSTS = _hosts.define_flags()
 flags.mark_flags_as_mutual_exclusive(["workdir", "checkpoint"], required=True)
 
 
@@ -23,11 +26,15 @@ def main(argv: list[str]) -> None:
     from imagenet_jax import runtime
 
     runtime.configure()
+    from imagenet_jax import hosts
     from imagenet_jax.training import evaluating
 
-    results = evaluating.evaluate_checkpoint(WORKDIR.value or CHECKPOINT.value, model_name=MODEL.value,
-                                             dataset_dir=DATASET.value, split=SPLIT.value, batch=BATCH.value,
-                                             out=OUT.value, library=LIBRARY.value, probabilities=PROBABILITIES.value)
+    with hosts.joined(**HOSTS()):
+        results = evaluating.evaluate_checkpoint(
+            WORKDIR.value or CHECKPOINT.value, model_name=MODEL.value, dataset_dir=DATASET.value, split=SPLIT.value,
+            batch=BATCH.value, out=OUT.value, library=LIBRARY.value, probabilities=PROBABILITIES.value)
+        if not hosts.is_first():
+            return
     metrics, protocol = results["metrics"], results["protocol"]
     print(f"{protocol['dataset']}/{protocol['split']}, {protocol['checkpoint']}: top-1 {metrics['top1']:.2%}, "
           f"top-5 {metrics['top5']:.2%}, loss {metrics['loss']:.4f} on {metrics['seen']:,} examples")

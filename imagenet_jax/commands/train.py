@@ -3,12 +3,13 @@
 from absl import flags
 from ml_collections import config_flags
 
+from imagenet_jax.commands import _hosts
+
 CONFIG = config_flags.DEFINE_config_file("config", None, "The recipe, such as configs/resnet50.py.")
 WORKDIR = flags.DEFINE_string("workdir", None, "Where checkpoints, metrics and the report go.")
-DISTRIBUTED = flags.DEFINE_bool(
-    "distributed", False, "One process a host: join them first (TPU pods, Slurm and GKE say who they are).")
 EXTEND = flags.DEFINE_bool("extend", False, "Go on with the run in --workdir for another duration (and by another "
                            "schedule) than it began with; what is done stays as it is.")
+HOSTS = _hosts.define_flags()
 flags.mark_flags_as_required(["config", "workdir"])
 
 
@@ -17,10 +18,8 @@ def main(argv: list[str]) -> None:
     from imagenet_jax import runtime
 
     runtime.configure()
-    import jax
-
+    from imagenet_jax import hosts
     from imagenet_jax.training import loop
 
-    if DISTRIBUTED.value:
-        jax.distributed.initialize()
-    loop.train(CONFIG.value, WORKDIR.value, extend=EXTEND.value)
+    with hosts.joined(**HOSTS()):
+        loop.train(CONFIG.value, WORKDIR.value, extend=EXTEND.value)

@@ -80,7 +80,7 @@ def collect(run: Callable[[Batch], Mapping[str, np.ndarray]], batches: Iterable[
     if not seen:
         raise RuntimeError(f"evaluation got no batch at all; the split has {expected} examples")
     local = {name: np.concatenate([part[name] for part in seen]) for name in Predictions._fields}
-    merged = _join_hosts(local)
+    merged = join_hosts(local)
     index, counts = np.unique(merged["index"], return_counts=True)
     if len(merged["index"]) != expected or len(index) != expected:
         raise RuntimeError(f"evaluation saw {len(merged['index'])} examples, {len(index)} of them different; the split "
@@ -106,7 +106,18 @@ def metrics(predictions: Predictions) -> dict[str, float | int]:
     }
 
 
-def _join_hosts(local: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+def join_names(names: Mapping[int, bytes]) -> dict[int, bytes]:
+    """The file names that all hosts have read, by index."""
+    if jax.process_count() == 1:
+        return dict(names)
+    width = int(multihost_utils.process_allgather(np.int32(max(1, *map(len, names.values())))).max())
+    padded = np.array([*names.values()], f"S{width}").view(np.uint8).reshape(len(names), width)
+    joined = join_hosts({"index": np.array([*names], np.int64), "name": padded})
+    return dict(zip(joined["index"].tolist(), np.ascontiguousarray(joined["name"]).view(f"S{width}")[:, 0].tolist(),
+                    strict=True))
+
+
+def join_hosts(local: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Concatenates the examples of all hosts, whose numbers may differ."""
     if jax.process_count() == 1:
         return local

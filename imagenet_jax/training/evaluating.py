@@ -5,6 +5,7 @@ import functools
 import json
 import os
 import sys
+import zlib
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -12,7 +13,7 @@ import jax
 import numpy as np
 from flax import linen as nn
 
-from imagenet_jax import checkpoint, models
+from imagenet_jax import checkpoint, hosts, models, trees
 from imagenet_jax import config as config_lib
 from imagenet_jax import dataset as dataset_lib
 from imagenet_jax.classes import Classes, join
@@ -61,11 +62,11 @@ def evaluate(evaluator: Evaluator, variables: PyTree, part: loader.Part,
 
     Args:
         variables: params and batch_stats as `parallel.put_state` lays them.
-        keep: is given the outputs of every batch of this host.
+        keep: is given the outputs of every batch, those of all hosts.
         is_stopped: asked before every batch.
 
     Returns:
-        The predictions of all hosts, and the file name of each where this host read it.
+        The predictions of all hosts, and the file name of each.
 
     Raises:
         StoppedError: is_stopped() was true.
@@ -82,12 +83,13 @@ def evaluate(evaluator: Evaluator, variables: PyTree, part: loader.Part,
         device_batch = parallel.put_batch({key: batch[key] for key in _TO_DEVICE}, layout)
         outputs = parallel.get_examples(evaluator.run(variables, device_batch), layout)
         if keep:
-            keep(outputs)
+            keep(exact.join_hosts(outputs))
         return outputs
 
     with contextlib.closing(batches):
         predictions = exact.collect(run, batches, len(part.pool))
-    return predictions, [names.get(i, b"").decode() for i in predictions.index.tolist()]
+    names = exact.join_names(names)
+    return predictions, [names[i].decode() for i in predictions.index.tolist()]
 
 
 def protocol(dataset: dataset_lib.Dataset, split: str, config: config_lib.Config, model: nn.Module,
@@ -181,6 +183,7 @@ def evaluate_checkpoint(path: str, *, model_name: str = "", dataset_dir: str = "
         UserError: no such checkpoint, dataset, split or holdout, or a dataset with a class that the model has not.
     """
     trained = open_trained(path, model_name)
+    _check_hosts(trained, split=split, out=out, batch=batch, library=library, probabilities=probabilities)
     config, classes = trained.config, trained.classes
     config.view.library = library or config.view.library
     config_lib.check_pil(config.view)
@@ -202,16 +205,26 @@ def evaluate_checkpoint(path: str, *, model_name: str = "", dataset_dir: str = "
                                columns=joined.columns if joined else None)
     out = out or os.path.join(trained.directory, "evaluation")
     path = os.path.join(out, "probabilities.npy")
-    saving = probabilities_lib.saving(path, len(part.pool), len(ours.ids)) if probabilities else \
-        contextlib.nullcontext()
+    saving = contextlib.nullcontext()
+    if probabilities:  # every host must take part, where the outputs are joined
+        saving = probabilities_lib.saving(path, len(part.pool), len(ours.ids)) if hosts.is_first() else \
+            contextlib.nullcontext(lambda outputs: None)
     with saving as keep:
         predictions, names = evaluate(evaluator, parallel.put_state(trained.variables, evaluator.layout), part, keep)
     rest = len(classes.ids) - len(ours.ids)
     found = {"classes": f"{len(ours.ids)} of the model's {len(classes.ids)}, found by {joined.how}" +
                         ("; the logits of the others do not count" if rest else "")} if joined else {}
-    return report.write_evaluation(
+    return hosts.from_first("the results", lambda: report.write_evaluation(
         out, predictions, ours.ids, class_names=ours.names, file_names=names,
-        protocol=protocol(dataset, split, config, model, trained.source, trained.which) | cut | found)
+        protocol=protocol(dataset, split, config, model, trained.source, trained.which) | cut | found))
+
+
+def _check_hosts(trained: Trained, **choices: Any) -> None:
+    """Raises UserError, on all hosts, if one evaluates something else, or otherwise, than the first; names it."""
+    if hosts.several():
+        weights = zlib.crc32(json.dumps(trees.digests(trained.variables)).encode())
+        hosts.check_alike("what they are to do", hosts.of_this_host() | choices | {
+            "checkpoint": trained.source, "weights (CRC)": f"{weights:08x}"})
 
 
 def open_part(config: config_lib.Config, dataset: dataset_lib.Dataset,

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from imagenet_jax import checkpoint, models
+from imagenet_jax import checkpoint, hosts, models
 from imagenet_jax import config as config_lib
 from imagenet_jax.errors import UserError
 from imagenet_jax.evaluation import exact
@@ -41,7 +41,8 @@ def train(config: config_lib.Config, workdir: str, *, extend: bool = False) -> d
     """
     config = models.fill_view(config)
     config_lib.check(config)
-    changed = workdirs.changes(config, workdir, extend=extend)
+    workdirs.check_hosts(config, workdir)
+    changed = hosts.from_first("what the config changes", lambda: workdirs.changes(config, workdir, extend=extend))
     run = build(config, workdir)
     state, progress, notes = start(run, extended=bool(changed))
     first = int(state.step)
@@ -56,7 +57,7 @@ def train(config: config_lib.Config, workdir: str, *, extend: bool = False) -> d
             notes.append(f"Best holdout top-1 {progress.best_top1:.2%} at step {progress.best_step}: "
                          f"{workdir}/best/{progress.best_step}.")
         results = {split: exact.metrics(found.predictions) for split, found in judged.items()}
-        if jax.process_index() == 0:
+        if hosts.is_first():
             judging.write_evaluation(run, judged)
             path = run_report.write_report(workdir, results=results, summary=reporter.summary(),
                                            notes=[*notes, *filter(None, [progress.finished])])
@@ -88,7 +89,7 @@ def fit(run: Run, state: TrainState, first: int, progress: Progress,
                     jax.block_until_ready(pending[-STEPS_IN_FLIGHT:][0])
                 reporter.advance(step)
 
-            stop = is_terminated(step)
+            stop = is_terminated()
             judge = judging.is_due(run, step) and progress.evaluated < step
             save = step > first and (saver.is_due(step) or step == run.total_steps)
             log = step > first and (step % run.cadence.log == 0 or judge)

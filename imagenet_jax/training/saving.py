@@ -7,10 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-import jax
-from jax.experimental import multihost_utils
-
-from imagenet_jax import checkpoint
+from imagenet_jax import checkpoint, hosts
 from imagenet_jax.training.run import Cadence
 from imagenet_jax.training.state import TrainState
 
@@ -53,14 +50,14 @@ class Saver:
         """fetch: copies a state from the devices. meta: what every checkpoint says besides step and progress."""
         self._workdir, self._fetch, self._meta, self._cadence = workdir, fetch, meta, cadence
         self._policy = {"checkpoints": {"keep": keep, "milestone_steps": cadence.milestone}, "best": {"keep": 1}}
-        self._seconds, self._last = minutes * 60, time.monotonic()
+        self._seconds, self._last, self._clock = minutes * 60, time.monotonic(), hosts.agreement("save")
         self._managers: dict[str, Any] = {}
 
     def is_due(self, step: int) -> bool:
-        """Whether the step or the wall clock asks for a checkpoint; the hosts agree by following the first one's."""
-        due = self._seconds > 0 and time.monotonic() - self._last >= self._seconds
-        if jax.process_count() > 1:
-            due = bool(multihost_utils.broadcast_one_to_all(due))
+        """Whether the step or the wall clock, which is the first host's, asks for a checkpoint; asked at every step."""
+        if hosts.is_first() and 0 < self._seconds <= time.monotonic() - self._last:
+            self._clock.want()
+        due = self._seconds > 0 and self._clock.reached()
         return due or any(every and step % every == 0 for every in (self._cadence.save, self._cadence.milestone))
 
     def save(self, kind: str, state: TrainState, step: int, progress: Progress) -> None:
@@ -81,27 +78,21 @@ class Saver:
 
 
 @contextlib.contextmanager
-def termination() -> Iterator[Callable[..., bool]]:
-    """Gives a function that says, after a step, whether SIGTERM or SIGINT came (on any host).
+def termination() -> Iterator[Callable[[], bool]]:
+    """Gives a function that says whether SIGTERM or SIGINT came, on any host: all hosts stop at the same call of it.
 
-    Without a step it says so between two steps, which only a single host can decide for itself.
+    It must be called equally often on all of them: after every step, before every batch of an evaluation.
     """
-    asked = False
+    stop = hosts.agreement("stop")
+    stop.withdraw()
 
     def ask(signum: int, frame: Any) -> None:
-        nonlocal asked
-        asked = True
+        stop.want()
         signal.signal(signal.SIGINT, signal.default_int_handler)  # a second Ctrl-C does not wait
 
     previous = {number: signal.signal(number, ask) for number in (signal.SIGTERM, signal.SIGINT)}
-
-    def is_asked(step: int | None = None) -> bool:
-        if jax.process_count() > 1:  # JAX's own service then owns SIGTERM and makes the hosts agree
-            return step is not None and multihost_utils.reached_preemption_sync_point(step)
-        return asked
-
     try:
-        yield is_asked
+        yield stop.reached
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)

@@ -4,14 +4,15 @@ import json
 import os
 from typing import Any
 
-import jax
-
 from imagenet_jax import config as config_lib
+from imagenet_jax import hosts
 from imagenet_jax.errors import UserError
 
 # What may change when a run goes on elsewhere: it changes no number.
 HARDWARE_KEYS = ("dataset.dir", "dataset.service", "loader.", "parallel", "max_per_device_batch", "log_every",
                  "checkpoint.", "evaluation.batch")
+# What hosts of one run may have each its own way.
+HOST_KEYS = ("dataset.dir", "dataset.service", "loader.")
 # What may change when a run is extended: it leaves the steps that are done as they are.
 EXTENDABLE_KEYS = ("duration", "schedule.", "early_stopping")
 
@@ -49,9 +50,17 @@ def changes(config: config_lib.Config, workdir: str, *, extend: bool = False) ->
     return different
 
 
+def check_hosts(config: config_lib.Config, workdir: str) -> None:
+    """Raises UserError, on all hosts, if one has another config, program or workdir than the first; names it."""
+    if hosts.several():
+        chosen = {key: value for key, value in config_lib.flat(_plain(config)) if not key.startswith(HOST_KEYS)}
+        hosts.check_alike("what they are to do", hosts.of_this_host() | chosen)
+        hosts.check_shared(workdir)
+
+
 def claim(config: config_lib.Config, workdir: str, keep_as: str = "") -> None:
     """Writes config.json, from when on the workdir is the run's; what lies there is kept under the name `keep_as`."""
-    if jax.process_index() != 0:
+    if not hosts.is_first():
         return
     os.makedirs(workdir, exist_ok=True)
     path = config_path(workdir)

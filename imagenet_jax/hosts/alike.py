@@ -6,7 +6,7 @@ import pathlib
 import secrets
 import time
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -52,9 +52,7 @@ def check_shared(directory: str) -> None:
         os.makedirs(directory, exist_ok=True)
         pathlib.Path(path).touch()
     store.from_first("that the file is written", lambda: True)
-    deadline = time.monotonic() + _SEEN_WITHIN
-    while not (seen := os.path.exists(path)) and time.monotonic() < deadline:
-        time.sleep(0.1)
+    seen = shows_up(lambda: os.path.exists(path))
     missing = [] if seen else [f"{os.path.abspath(directory)} is not the directory that host 0 sees there"]
     try:
         _tell("the workdir is not shared", store.gather("looking into the workdir", missing),
@@ -65,6 +63,16 @@ def check_shared(directory: str) -> None:
             if made:
                 with contextlib.suppress(OSError):
                     os.rmdir(directory)
+
+
+def shows_up(is_there: Callable[[], bool]) -> bool:
+    """Whether something that another host wrote is there, or soon comes to be."""
+    deadline = time.monotonic() + _SEEN_WITHIN
+    while not is_there():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.1)
+    return True
 
 
 def _tell(title: str, problems: list[list[str]], remedy: str) -> None:

@@ -58,8 +58,8 @@ def _start(place: meeting.Place, seconds: float) -> None:
     """Joins through JAX, once all are known to be there."""
     meeting.meet(place, seconds)
     # JAX ends the process with a stack trace where it does not come about; so it is ended before.
-    message = f"error: all {place.processes} processes have met at {place.coordinator}, but JAX could not join them there"
-    timer = threading.Timer(seconds, _end, [2, f"{message} within {seconds:.0f} s"])
+    message = f"error: all {place.processes} processes met at {place.coordinator}, but JAX did not join them in "
+    timer = threading.Timer(seconds, _end, [2, f"{message}{seconds:.0f} s"])
     timer.daemon = True
     timer.start()
     jax.config.update("jax_enable_preemption_service", False)  # see Agreement

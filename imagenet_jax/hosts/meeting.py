@@ -56,8 +56,8 @@ def place(coordinator: str = "", processes: int | None = None, process: int | No
         there = ", ".join(f"{name}={value}" for name, value in given.items() if value is not None)
         wanted = " and ".join(f"--{name} (or {VARIABLES[name]})" for name in missing)
         raise UserError(f"several hosts need {wanted}{f' beside {there}' if there else ''}. "
-                        f"{'JAX did not find them out here.' if detect else 'Or --distributed, where JAX finds them out.'} "
-                        f"A single host needs none of them: unset {', '.join(VARIABLES.values())}.")
+                        f"{'JAX did not find' if detect else '--distributed lets JAX find'} them out here. A "
+                        f"single host needs none of them: unset {', '.join(VARIABLES.values())}.")
     host, _, port = found.coordinator.rpartition(":")
     if not host or not port.isdecimal() or not 0 < int(port) < 65536:
         raise UserError(f"the coordinator is {found.coordinator!r}, which is not HOST:PORT: give the name of process "

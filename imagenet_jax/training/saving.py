@@ -62,6 +62,8 @@ class Saver:
 
     def save(self, kind: str, state: TrainState, step: int, progress: Progress) -> None:
         """Starts to save the state after `step` steps into `kind`, 'checkpoints' or 'best'."""
+        if hosts.several() and self._managers.keys() - {kind}:
+            self.finish()  # Orbax's barriers have no names of their own for each of two saves under way
         if kind not in self._managers:
             self._managers[kind] = checkpoint.open_manager(os.path.join(self._workdir, kind), **self._policy[kind])
         if kind == "checkpoints":

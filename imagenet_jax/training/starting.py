@@ -49,8 +49,14 @@ def start(run: Run, *, extended: bool = False) -> Start:
 def _start(run: Run, extended: bool) -> Start:
     initial = functools.partial(init_variables, run.options.model, run.config.augment.size, run.config.seed)
     directory = os.path.join(run.workdir, "checkpoints")
-    if hosts.from_first("the last checkpoint", lambda: _latest(directory)) is not None:
+    _check_hosts(directory)
+    if checkpoint.latest_step(directory) is not None:
         return _resume(run, directory, jax.eval_shape(lambda: _fresh(run, *initial())), extended)
+    if unfinished := checkpoint.unfinished_steps(directory):
+        raise UserError(
+            f"{directory} holds {', '.join(map(str, unfinished))}, which look unfinished to this release of Orbax, and "
+            "no complete checkpoint. If they are whole (copied to a bucket, or of an older release), put an empty file "
+            "commit_success.txt into each; if not, remove them and the run starts anew.")
     params, batch_stats = initial()
     notes = []
     if run.config.init_from:
@@ -60,19 +66,16 @@ def _start(run: Run, extended: bool) -> Start:
     return Start(_fresh(run, params, batch_stats), Progress(), notes)
 
 
-def _latest(directory: str) -> int | None:
-    """The step of the last complete checkpoint; None where there is nothing at all."""
-    step = checkpoint.latest_step(directory)
-    if step is None and (unfinished := checkpoint.unfinished_steps(directory)):
-        raise UserError(
-            f"{directory} holds {', '.join(map(str, unfinished))}, which look unfinished to this release of Orbax, and "
-            "no complete checkpoint. If they are whole (copied to a bucket, or of an older release), put an empty file "
-            "commit_success.txt into each; if not, remove them and the run starts anew.")
-    return step
+def _check_hosts(directory: str) -> None:
+    """Raises UserError, on all hosts, if one sees other checkpoints than the first; for Orbax they read together."""
+    there = functools.partial(checkpoint.complete_steps, directory)
+    firsts = hosts.from_first("which checkpoints there are", there)
+    hosts.shows_up(lambda: there() == firsts)
+    hosts.check_alike("the checkpoints they see", {directory: there()})
 
 
 def _resume(run: Run, directory: str, shapes: TrainState, extended: bool) -> Start:
-    items, meta, warnings = _restore(directory, items_of(shapes))
+    items, meta, warnings = checkpoint.restore_latest(directory, items_of(shapes))
     _check_data(run, meta)
     state, progress = TrainState(step=np.int32(meta["step"]), **{"ema": None} | items), Progress.of(meta)
     notes = [*warnings, f"Resumed from step {meta['step']} of {directory}."]
@@ -80,20 +83,6 @@ def _resume(run: Run, directory: str, shapes: TrainState, extended: bool) -> Sta
         notes.append(_extension(run, meta))
         progress = progress._replace(finished="")
     return Start(state, progress, notes)
-
-
-def _restore(directory: str, like: dict[str, PyTree]) -> tuple[dict[str, PyTree], dict[str, Any], list[str]]:
-    """The latest checkpoint that the first host can read, which sets damaged ones aside; the others read the same."""
-    restored = []
-
-    def restore_first() -> int:
-        restored.extend(checkpoint.restore_latest(directory, like))
-        return restored[1]["step"]
-
-    step = hosts.from_first("the checkpoint that can be read", restore_first)
-    if not restored:
-        restored = [*checkpoint.restore(os.path.join(directory, str(step)), like), []]
-    return tuple(restored)
 
 
 def _check_data(run: Run, meta: dict[str, Any]) -> None:

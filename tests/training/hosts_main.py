@@ -1,0 +1,105 @@
+"""What tests/training/test_hosts.py runs as each of two processes: hosts_main.py SCENARIO PROCESS PORT DIRECTORY."""
+
+import json
+import os
+import pathlib
+import signal
+import sys
+import time
+
+from imagenet_jax import runtime
+
+runtime.configure()
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
+
+from imagenet_jax import hosts  # noqa: E402
+from imagenet_jax.errors import UserError  # noqa: E402
+
+SCENARIO, PROCESS, PORT, HERE = sys.argv[1], int(sys.argv[2]), sys.argv[3], pathlib.Path(sys.argv[4])
+
+
+def told(function, *args):
+    """What the UserError says."""
+    try:
+        function(*args)
+    except UserError as error:
+        return str(error)
+    return "nothing"
+
+
+def agree():
+    """Comparisons that fail on both hosts alike, and an agreement between hosts of two speeds."""
+    says = {"alike": told(hosts.check_alike, "what they are to do", {"seed": 0, "peak": 0.1 * (PROCESS + 1)}),
+            "apart": told(hosts.check_shared, str(HERE / f"own_{PROCESS}")),
+            "shared": told(hosts.check_shared, str(HERE / "shared"))}
+    stop, save, calls = hosts.agreement("stop"), hosts.agreement("save"), []
+    for rounds in (1, 2):
+        while not stop.reached():
+            calls += ["save"] if save.reached() else ["."]
+            time.sleep(0.003 * (PROCESS + 1))
+            if len(calls) == 20 * rounds:  # both hosts ask at their own time
+                stop.want()
+            if len(calls) == 10 and PROCESS:
+                save.want()
+        calls.append("stop")
+    says["calls"], says["names"] = "".join(word[0] for word in calls), hosts.gather("names", f"host {PROCESS}")
+    says["late"] = told(hosts.gather, "a late meeting", 0, 0.5) if not PROCESS else time.sleep(1)
+    (HERE / f"says_{PROCESS}.json").write_text(json.dumps(says))
+
+
+def give_up():
+    """Host 1 makes a mistake while host 0 waits for it."""
+    if PROCESS:
+        raise UserError("no such dataset")
+    hosts.gather("what will not be", None)
+
+
+def train():
+    """A run, its evaluation, and another run that is stopped twice, once in a step and once in an evaluation."""
+    from small_net import SmallNet
+
+    from imagenet_jax import config as config_lib
+    from imagenet_jax import models
+    from imagenet_jax.training import evaluating, loop, reporting
+
+    models.REGISTRY["small"] = models.Spec(SmallNet)
+    config = config_lib.base()
+    config.update(json.loads((HERE / "config.json").read_text()))
+    loop.train(config, str(HERE / "two"))
+    evaluating.evaluate_checkpoint(str(HERE / "two"), out=str(HERE / "evaluated"), batch=5, probabilities=True)
+
+    advance, collect = reporting.Reporter.advance, evaluating.exact.collect
+    codes, interrupted = [], []
+
+    def stopped_at_step(self, step):
+        advance(self, step)
+        if step == 2 and PROCESS == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    def stopped_in_evaluation(*args):
+        if PROCESS == 0 and not interrupted:
+            interrupted.append(True)
+            os.kill(os.getpid(), signal.SIGINT)
+        return collect(*args)
+
+    for holder, name, patch in ((reporting.Reporter, "advance", stopped_at_step),
+                                (evaluating.exact, "collect", stopped_in_evaluation), (None, "", None)):
+        before = getattr(holder, name, None)
+        if holder:
+            setattr(holder, name, patch)
+        try:
+            loop.train(config, str(HERE / "cut"))
+            codes.append(0)
+        except SystemExit as error:
+            codes.append(error.code)
+        if holder:
+            setattr(holder, name, before)
+    (HERE / f"codes_{PROCESS}.json").write_text(json.dumps(codes))
+
+
+try:
+    with hosts.joined(coordinator=f"localhost:{PORT}", processes=2, process=PROCESS, seconds=60):
+        {"agree": agree, "give_up": give_up, "train": train}[SCENARIO]()
+except UserError as error:
+    print(f"error: {error}", file=sys.stderr)
+    sys.exit(2)

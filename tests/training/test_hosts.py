@@ -30,6 +30,15 @@ ROOT = pathlib.Path(__file__).parents[2]
 ENVIRONMENT = {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
                "PYTHONPATH": f"{ROOT}:{pathlib.Path(__file__).parent}"}
 
+SMALL_NET = """
+import sys
+if "-m" in sys.orig_argv:
+    from imagenet_jax import models, runtime
+    runtime.configure()
+    from small_net import SmallNet
+    models.REGISTRY["small"] = models.Spec(SmallNet)
+"""
+
 
 def free_port():
     with socket.create_server(("localhost", 0)) as server:
@@ -125,14 +134,15 @@ def test_a_mistake_on_one_host_ends_all(tmp_path):
 
 def test_the_launcher_hands_sigterm_on(here, config, tmp_path):
     config = config.copy_and_resolve_references()
-    config.model.name, config.model.width, config.duration = "resnet18", 2, "2000 steps"
-    config.checkpoint.every = "1 steps"
+    config.duration, config.checkpoint.every = "2000 steps", "1 steps"
+    (tmp_path / "sitecustomize.py").write_text(SMALL_NET)
     (tmp_path / "recipe.py").write_text(RECIPE.format(values=json.dumps(config.to_dict())))
     command = [sys.executable, str(ROOT / "launch/local.py"), "--devices=1", f"--logs={tmp_path / 'logs'}", "--",
                "train", f"--config={tmp_path / 'recipe.py'}", f"--workdir={tmp_path / 'run'}"]
+    env = os.environ | {"PYTHONPATH": f"{tmp_path}:{ENVIRONMENT['PYTHONPATH']}"}
     listed = subprocess.run([*command[:2], "--dry_run", *command[2:]], capture_output=True, text=True).stdout
     assert "--process=0" in listed and "--process=1" in listed and not (tmp_path / "logs").exists()
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=env) as process:
         while checkpoint.latest_step(tmp_path / "run/checkpoints") is None and process.poll() is None:
             time.sleep(0.1)
         process.send_signal(signal.SIGTERM)

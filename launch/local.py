@@ -19,7 +19,7 @@ import time
 from typing import NoReturn
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-GRACE = 20.0  # seconds for ending after another one has, before it is killed
+GRACE = 10.0  # seconds for ending after another one has, before it is killed
 MISTAKE = 2  # the exit code of a user's mistake, which no restart mends
 
 

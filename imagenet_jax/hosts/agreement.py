@@ -34,10 +34,11 @@ class Agreement:
         if not store.several():
             wanted, self._wanted = self._wanted, False
             return wanted
-        if self._wanted and not self._posted:
-            self._posted = True
-            store.post(f"{self._name} {len(self._points)}")
         with self._lock:  # kept by the thread in `settle`
+            is_coming = any(point > self._calls for point in self._points)
+            if self._wanted and not self._posted and not is_coming:
+                self._posted = True
+                store.post(f"{self._name} {len(self._points)}")  # the same text from another host is the same wish
             self._calls += 1
             if self._calls not in self._points:
                 return False

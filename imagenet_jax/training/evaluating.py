@@ -17,6 +17,7 @@ from imagenet_jax import checkpoint, hosts, models, trees
 from imagenet_jax import config as config_lib
 from imagenet_jax import dataset as dataset_lib
 from imagenet_jax.classes import Classes, join
+from imagenet_jax.dataset.places import local_folder
 from imagenet_jax.errors import UserError
 from imagenet_jax.evaluation import exact, report
 from imagenet_jax.evaluation import probabilities as probabilities_lib
@@ -188,13 +189,7 @@ def evaluate_checkpoint(path: str, *, model_name: str = "", dataset_dir: str = "
     config.view.library = library or config.view.library
     config_lib.check_pil(config.view)
     dataset = dataset_lib.open_dataset(config_lib.dataset_dir(dataset_dir or config.dataset.dir))
-    ours = Classes(dataset.classes, dataset.class_names)
-    joined = None if ours.ids == classes.ids else join(ours, classes)
-    if joined:  # the report calls them as the model does
-        ours = Classes(*(tuple(words[label] for label in joined.columns) for words in classes))
-    if joined and joined.how == "number":
-        print(f"warning: the classes of {dataset.directory} are numbers, taken for labels of the model: "
-              f"{dataset.classes[0]} for {ours.names[0]}, ...", file=sys.stderr)
+    ours, columns, found = match_classes(dataset, classes)
     if warning := variant_warning(dataset):
         print(warning, file=sys.stderr)
     split = split or config.dataset.eval_split or "holdout"
@@ -202,8 +197,9 @@ def evaluate_checkpoint(path: str, *, model_name: str = "", dataset_dir: str = "
     model = models.make(num_classes=len(classes.ids), **config.model)
     evaluator = make_evaluator(model, parallel.make_layout(config.parallel), batch=batch or config.evaluation.batch,
                                view=config.view, workers=loader.Workers(**config.loader), probabilities=probabilities,
-                               columns=joined.columns if joined else None)
+                               columns=columns)
     out = out or os.path.join(trained.directory, "evaluation")
+    local_folder(out, "out")
     path = os.path.join(out, "probabilities.npy")
     saving = contextlib.nullcontext()
     if probabilities:  # every host must take part, where the outputs are joined
@@ -211,12 +207,29 @@ def evaluate_checkpoint(path: str, *, model_name: str = "", dataset_dir: str = "
             contextlib.nullcontext(lambda outputs: None)
     with saving as keep:
         predictions, names = evaluate(evaluator, parallel.put_state(trained.variables, evaluator.layout), part, keep)
-    rest = len(classes.ids) - len(ours.ids)
-    found = {"classes": f"{len(ours.ids)} of the model's {len(classes.ids)}, found by {joined.how}" +
-                        ("; the logits of the others do not count" if rest else "")} if joined else {}
     return hosts.from_first("the results", lambda: report.write_evaluation(
         out, predictions, ours.ids, class_names=ours.names, file_names=names,
         protocol=protocol(dataset, split, config, model, trained.source, trained.which) | cut | found))
+
+
+def match_classes(dataset: dataset_lib.Dataset, model: Classes) -> tuple[Classes, np.ndarray | None, dict[str, str]]:
+    """A dataset's classes as the model calls them, their columns of its logits, and what the protocol says of it.
+
+    Columns are None where the classes are the model's own.
+
+    Raises:
+        UserError: a class that the model has not.
+    """
+    ours = Classes(dataset.classes, dataset.class_names)
+    if ours.ids == model.ids:
+        return ours, None, {}
+    columns, how = join(ours, model)
+    ours = Classes(*(tuple(words[label] for label in columns) for words in model))
+    if how == "number":
+        print(f"warning: the classes of {dataset.directory} are numbers, taken for labels of the model: "
+              f"{dataset.classes[0]} for {ours.names[0]}, ...", file=sys.stderr)
+    rest = "; the logits of the others do not count" if len(columns) < len(model.ids) else ""
+    return ours, columns, {"classes": f"{len(columns)} of the model's {len(model.ids)}, found by {how}{rest}"}
 
 
 def _check_hosts(trained: Trained, **choices: Any) -> None:

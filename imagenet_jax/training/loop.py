@@ -41,6 +41,7 @@ def train(config: config_lib.Config, workdir: str, *, extend: bool = False) -> d
     """
     config = models.fill_view(config)
     config_lib.check(config)
+    workdirs.check_place(workdir)
     workdirs.check_hosts(config, workdir)
     changed = hosts.from_first("what the config changes", lambda: workdirs.changes(config, workdir, extend=extend))
     run = build(config, workdir)

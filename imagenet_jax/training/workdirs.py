@@ -50,6 +50,13 @@ def changes(config: config_lib.Config, workdir: str, *, extend: bool = False) ->
     return different
 
 
+def check_place(workdir: str) -> None:
+    """Raises UserError for a bucket: half of a run would lie there, and half in a folder called 'gs:'."""
+    if "://" in workdir:
+        raise UserError(f"--workdir={workdir} is no folder of this machine. Give one; for several hosts one that they "
+                        "all see, such as on NFS, or the bucket mounted as a folder")
+
+
 def check_hosts(config: config_lib.Config, workdir: str) -> None:
     """Raises UserError, on all hosts, if one has another config, program or workdir than the first; names it."""
     if hosts.several():

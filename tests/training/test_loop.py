@@ -138,6 +138,13 @@ def test_a_workdir_never_mixes_two_configs(finished, small_config):
     loop.train(small_config, str(finished))
 
 
+def test_a_bucket_is_no_workdir(small_config, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="gs://bucket/run is no folder of this machine"):
+        loop.train(small_config, "gs://bucket/run")
+    assert not os.listdir(tmp_path)
+
+
 @pytest.mark.parametrize("content", [b"", b"[1]", b'{"seed": 0', b"\xff\xfe"])
 def test_a_damaged_config_is_told(small_config, tmp_path, content):
     (tmp_path / "config.json").write_bytes(content)

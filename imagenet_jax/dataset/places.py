@@ -16,6 +16,5 @@ def local_folder(path: str | os.PathLike[str], flag: str) -> Path:
     if scheme := re.match(r"(\w+):/", os.fspath(path)):
         advice = {"gs": "`gcloud storage cp -r DIR gs://BUCKET/`", "s3": "`aws s3 cp --recursive DIR s3://BUCKET/`"}
         raise UserError(f"--{flag}={os.fspath(path)} is no folder of this machine: write to a local one, then copy it "
-                        f"with {advice.get(scheme[1], 'the tools of that place')}. Training reads a dataset from "
-                        "gs:// as it lies there.")
+                        f"with {advice.get(scheme[1], 'the tools of that place')}")
     return Path(os.path.realpath(path))

@@ -4,15 +4,20 @@ import ast
 import difflib
 import functools
 import importlib
+import os
 import pathlib
 import re
+import signal
 import sys
+import textwrap
 from types import ModuleType
+from typing import Any
 
 from imagenet_jax import runtime
 from imagenet_jax.errors import UserError
 
 COMMANDS = pathlib.Path(__file__).parent / "commands"
+_WIDTH = 120  # columns of help
 
 
 def main() -> None:
@@ -35,6 +40,9 @@ def main() -> None:
         app.run(command.main, argv, functools.partial(_parse_flags, command))
     except UserError as error:
         _fail(str(error))
+    except BrokenPipeError:  # `| head` has seen enough; Python flushes once more as it ends
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(128 + signal.SIGPIPE)
     except OSError as error:  # no room, no permission, not a directory: what the system says of it is the message
         if error.strerror is None:
             raise
@@ -46,7 +54,7 @@ def _parse_flags(command: ModuleType, argv: list[str]) -> list[str]:
     from absl import flags, logging
 
     if {"--help", "-h", "-help"} & set(argv):
-        print(f"{command.__doc__}\n{flags.FLAGS.module_help(command)}")
+        print(_command_help(command))
         sys.exit(0)
     for arg in argv:
         path = pathlib.Path(arg.removeprefix("--config=").split(":")[0])
@@ -56,7 +64,7 @@ def _parse_flags(command: ModuleType, argv: list[str]) -> list[str]:
     try:
         rest = flags.FLAGS(argv)
     except flags.UnrecognizedFlagError as error:
-        close = difflib.get_close_matches(error.flagname, command_flags(command), 1)
+        close = difflib.get_close_matches(error.flagname, [*command_flags(command)], 1)
         hint = f"; did you mean --{close[0]}?" if close else ""
         raise UserError(f"there is no flag --{error.flagname}{hint}") from error
     except flags.Error as error:
@@ -70,11 +78,26 @@ def _parse_flags(command: ModuleType, argv: list[str]) -> list[str]:
     return rest
 
 
-def command_flags(command: ModuleType) -> list[str]:
-    """Names of the flags that a command defines."""
+def command_flags(command: ModuleType) -> dict[str, Any]:
+    """The flags that a command defines, by name, in the order of their definitions."""
     from absl import flags
 
-    return [flag.name for flag in flags.FLAGS.flags_by_module_dict().get(command.__name__, [])]
+    return {flag.name: flag for flag in flags.FLAGS.flags_by_module_dict().get(command.__name__, [])}
+
+
+def _command_help(command: ModuleType) -> str:
+    name, found = command.__name__.rpartition(".")[2], command_flags(command)
+    topic = f" {'|'.join(command.TOPICS)}" if hasattr(command, "TOPICS") else ""
+    lines = [f"usage: python -m imagenet_jax {name}{topic} [--flag=value ...]", "", command.__doc__.strip(), ""]
+    for flag in found.values():
+        what = f"--{'[no]' * (flag.default is True)}{flag.name}"
+        default = f" Default: {flag.default}." if flag.default and flag.default is not True else ""
+        lines.append(textwrap.fill(f"  {what:19} {flag.help}{default}", _WIDTH, subsequent_indent=" " * 22,
+                                   break_on_hyphens=False))
+    if "config" in found:
+        lines += ["  --config.KEY=VALUE  Another value for a key of the recipe, --config.dataset.dir=DATASET perhaps.",
+                  f"{' ' * 22}All keys and what they mean: imagenet_jax/config/__init__.py."]
+    return "\n".join(lines)
 
 
 def _unknown_key(argv: list[str], message: str) -> str:

@@ -1,6 +1,7 @@
 """Settings of the process that must be made before JAX or TensorFlow is imported."""
 
 import os
+import warnings
 
 # XLA:CPU's default library for single convolutions is up to five times slower than the one this selects.
 # An XLA that does not know a flag aborts, so it is given only to the releases it was measured with.
@@ -9,7 +10,7 @@ _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of glibc's malloc.h
 
 
 def quiet() -> None:
-    """Keeps the start-up lines of TensorFlow and XLA off stderr; their warnings and errors still come.
+    """Keeps the start-up lines of TensorFlow and XLA off stderr (not their warnings and errors), and Pillow's warnings.
 
     It acts on what is imported after it, here and in processes started from here. What the environment says already
     stays.
@@ -17,6 +18,7 @@ def quiet() -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")  # nothing below a warning
     # TensorFlow tells of oneDNN whatever the level; and here it does nothing that oneDNN is for.
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+    warnings.filterwarnings("ignore", module="PIL")  # they name no file; what is wrong with one, `prepare` says
 
 
 def configure() -> None:

@@ -30,6 +30,18 @@ def test_help_lists_the_commands_and_imports_nothing_heavy():
         assert f"\n  {command} " in output
 
 
+def test_help_of_every_command_has_each_flag_with_its_default():
+    """In the order of the file, and none of it wider than a terminal."""
+    for command in (path.stem for path in (ROOT / "imagenet_jax/commands").glob("[a-z]*.py")):
+        output = run(command, "--help").stdout
+        assert output.startswith(f"usage: python -m imagenet_jax {command}") and "None" not in output
+        assert max(map(len, output.splitlines())) <= 120
+    output = run("prepare", "--help").stdout
+    assert output.index("--archives") < output.index("--out") < output.index("--[no]checksum")
+    assert "Share of a split, as 0.001 or 0.1%, that may be unusable. Default: 0.1%." in output
+    assert "--config.KEY=VALUE" in run("train", "--help").stdout
+
+
 def run_code(code):
     """Runs it in a process that none of our settings has reached."""
     env = {name: value for name, value in os.environ.items() if not name.startswith("TF_")}

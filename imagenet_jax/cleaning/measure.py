@@ -23,6 +23,7 @@ from scipy.fft import dctn
 from tqdm import tqdm
 
 from imagenet_jax import dataset as dataset_lib
+from imagenet_jax import runtime
 from imagenet_jax.errors import UserError
 
 VERSION = 1  # raise it when a row comes to mean something else: files of another version are measured anew
@@ -124,7 +125,7 @@ def run_local(todo: Sequence[Task], workers: int = 0) -> None:
     workers = min(workers or os.cpu_count() or 1, len(todo))
     bar = tqdm(total=sum(task.stop - task.start for task in todo), desc="measure", unit=" images", disable=None)
     with bar, contextlib.ExitStack() as stack:
-        pool = stack.enter_context(ProcessPoolExecutor(workers, get_context("spawn")))
+        pool = stack.enter_context(ProcessPoolExecutor(workers, get_context("spawn"), initializer=runtime.quiet))
         stack.callback(pool.shutdown, cancel_futures=True)  # after an error nothing more is begun
         running = {pool.submit(measure_range, task): task for task in todo}
         try:

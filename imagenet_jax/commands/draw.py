@@ -7,11 +7,11 @@ from collections.abc import Sequence
 
 from absl import flags
 
-_OUT = flags.DEFINE_string("out", None, "directory to create", required=True)
-_CLASSES = flags.DEFINE_integer("classes", 12, "number of classes, 2 to 16")
-_TRAIN = flags.DEFINE_integer("train", 3600, "train images over all classes")
-_VAL = flags.DEFINE_integer("val", 600, "val images over all classes")
-_SEED = flags.DEFINE_integer("seed", 0, "the same seed gives the same bytes")
+_OUT = flags.DEFINE_string("out", None, "Directory to create.", required=True)
+_CLASSES = flags.DEFINE_integer("classes", 12, "Number of classes, 2 to 16.")
+_TRAIN = flags.DEFINE_integer("train", 3600, "Train images over all classes.")
+_VAL = flags.DEFINE_integer("val", 600, "Val images over all classes.")
+_SEED = flags.DEFINE_integer("seed", 0, "The same seed gives the same bytes.")
 
 
 def main(argv: Sequence[str]) -> None:

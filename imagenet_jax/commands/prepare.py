@@ -16,7 +16,7 @@ _ARCHIVES = flags.DEFINE_string(
     "archives", None, "Directory with the archives of ILSVRC2012 or ImageNet-21k as downloaded; they stay packed."
 )
 _IMAGES = flags.DEFINE_string(
-    "images", None, "Directory with images in class folders, or a CSV file that lists them; the README says what else."
+    "images", None, "Directory with images in class folders, a CSV file that lists them, or a layout that README names."
 )
 _TFDS = flags.DEFINE_string("tfds", None, "Directory that `tfds build imagenet2012` made, to convert.")
 _CLASSES = flags.DEFINE_string(

@@ -6,7 +6,6 @@ Pillow; what only TensorFlow stumbles over is seen by how a file is put together
 """
 
 import io
-import warnings
 
 import numpy as np
 from PIL import ExifTags, Image
@@ -64,7 +63,7 @@ def check(example: Example, decode: bool = False, max_side: int = 0, quality: in
     except MemoryError:
         raise
     except Exception as error:  # Pillow's decoders raise a dozen kinds over damaged files
-        return Checked(None, _why(error))
+        return Checked(None, _why(error, example.image))
     return Checked(example._replace(image=data, boxes=tidy_boxes(example.boxes)), odd, size,
                    turn > 1 and not apply_exif)
 
@@ -74,11 +73,10 @@ def orientation(image: Image.Image) -> int:
     # Pillow itself turns a TIFF and an AVIF. Most JPEGs of ImageNet have no EXIF; for the others it costs 2 us.
     if "exif" not in image.info or image.format in ("TIFF", "AVIF"):
         return 1
-    with warnings.catch_warnings(action="ignore"):
-        try:
-            stated = image.getexif().get(ExifTags.Base.Orientation, 1)
-        except Exception:  # damaged EXIF is no fault of the pixels
-            return 1
+    try:
+        stated = image.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:  # damaged EXIF is no fault of the pixels
+        return 1
     return stated if stated in _TURNS else 1
 
 
@@ -186,7 +184,8 @@ def _rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _why(error: Exception) -> str:
+def _why(error: Exception, data: bytes) -> str:
     if isinstance(error, Image.UnidentifiedImageError):
-        return "not an image Pillow knows"
+        begins = data[:16].decode("ascii", "backslashreplace")
+        return f"not an image Pillow knows: it begins with {ascii(begins)}" if data else "an empty file"
     return str(error) or type(error).__name__

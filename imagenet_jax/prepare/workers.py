@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, as_completed, wait
 from multiprocessing import forkserver
 
+from imagenet_jax import runtime
 from imagenet_jax.prepare.shard import Chunk, write_chunk
 
 _PRELOAD = ["imagenet_jax.prepare.repair", "imagenet_jax.prepare.shard", "tensorflow_datasets.proto.tf_example_pb2"]
@@ -48,6 +49,7 @@ def work(chunks: Iterator[Chunk], workers: int) -> Iterator[int]:
 
 def _follow_parent() -> None:
     """Ctrl-C is the parent's to handle; a worker whose parent was killed ends too."""
+    runtime.quiet()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def follow() -> None:

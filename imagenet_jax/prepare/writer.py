@@ -170,14 +170,19 @@ def _judge(source: Source, summaries: Mapping[str, Summary], max_quarantined: fl
         if not summary.examples or (split == "train" and empty):
             whose = f"class {empty[0]}" if summary.examples else "any class"
             raise UserError(f"The '{split}' split has no readable image of {whose}; {len(refused)} images were "
-                            f"refused. Source: {source.origin}. Mend it and run the same command again, it goes on.")
+                            f"refused{_few(refused)}. Source: {source.origin}. Mend it and run the same command "
+                            "again, it goes on.")
         share = len(refused) / (summary.examples + len(refused))
         if share > max_quarantined:
-            few = "; ".join(f"{name}: {reason}" for name, reason in refused[:3])
             raise UserError(
                 f"{len(refused):,} images of '{split}' cannot be used, {share:.2%} where --max_quarantined allows "
-                f"{max_quarantined:.2%}. The first: {few}. Look into the source; or accept it with "
+                f"{max_quarantined:.2%}{_few(refused)}. Look into the source; or accept it with "
                 f"--max_quarantined={_rounded_up(share)}: {place.work.parent} is kept, nothing is redone.")
+
+
+def _few(refused: list[list[str]]) -> str:
+    """The first refused images and why, to follow what is said of their number."""
+    return f". The first: {'; '.join(f'{name}: {reason}' for name, reason in refused[:3])}" if refused else ""
 
 
 def _rounded_up(share: float) -> str:

@@ -147,8 +147,8 @@ _BROKEN = {
     "cut in the header": (ilsvrc.jpeg(0)[:30], ""),
     "cut png": (_png(_RAMP)[:-20], "truncated"),
     "cut cmyk": (ilsvrc.jpeg(0, "CMYK")[:-200], "truncated"),
-    "a web page": (b"<html>not found</html>", "not an image"),
-    "empty": (b"", "not an image"),
+    "a web page": (b"<html>not found</html>", "begins with '<html>not found<"),
+    "empty": (b"", "an empty file"),
 }
 
 

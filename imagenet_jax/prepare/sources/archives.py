@@ -8,7 +8,7 @@ They are read where they lie and never unpacked. Layout, as distributed:
     ILSVRC2012_bbox_train_v2.tar.gz      optional: nXXXXXXXX/nXXXXXXXX_i.xml
     ILSVRC2012_bbox_val_v3.tgz           optional: val/ILSVRC2012_val_XXXXXXXX.xml
 
-The class tars may also have been unpacked (`unpacked.py`).
+The class tars may also have been unpacked (`unpacked.py`), and the val archive into val/, flat or by class.
 
 The ground truth counts in ILSVRC2012_IDs, which follow no order a label uses: ID -> WNID through
 meta.mat, WNID -> place among the sorted WNIDs. How many classes and images there are is the
@@ -18,7 +18,6 @@ devkit's to say.
 import io
 import posixpath
 import re
-import tarfile
 from collections import Counter
 from collections.abc import Iterator, Set
 from pathlib import Path
@@ -29,7 +28,7 @@ import scipy.io
 
 from imagenet_jax.errors import UserError
 from imagenet_jax.prepare.examples import DEFAULTS, NO_BOXES, Options, Reference, Source
-from imagenet_jax.prepare.sources import naming, tars, verify
+from imagenet_jax.prepare.sources import files, naming, tars, verify
 from imagenet_jax.prepare.sources.boxes import read_annotations
 from imagenet_jax.prepare.sources.unpacked import Unpacked, open_folders, open_tar
 
@@ -62,14 +61,16 @@ def open_archives(folder: Path, name: str, options: Options = DEFAULTS) -> Sourc
         UserError: here, an archive that is missing or is not what its name says; while streaming,
             one cut short, an empty class, counts that differ from the devkit's.
     """
-    missing = [name for name in (TRAIN, VAL, DEVKIT) if not (folder / name).is_file()]
-    if missing and (missing != [TRAIN] or not (folder / "train").is_dir()):
+    missing = [name for name, unpacked in ((TRAIN, "train"), (VAL, "val"), (DEVKIT, None))
+               if not (folder / name).is_file() and not (unpacked and (folder / unpacked).is_dir())]
+    if missing:
         raise UserError(f"{folder} lacks {', '.join(missing)}. Download from image-net.org and leave the archives "
-                        "packed (class folders in train/ are read too); for images in other folders use --images.")
+                        "packed (class folders in train/ and the images of val/ are read too); for images in other "
+                        "folders use --images.")
     devkit = read_devkit(folder / DEVKIT)
     labels = {wnid: label for label, wnid in enumerate(devkit.names)}
-    train = folder / ("train" if missing else TRAIN)
-    unpacked = open_folders(train) if missing else open_tar(train, options.memory)
+    train, val = _place(folder, TRAIN, "train"), _place(folder, VAL, "val")
+    unpacked = open_folders(train) if train.is_dir() else open_tar(train, options.memory)
     if unpacked:
         _compare_classes(train, unpacked.counts.keys(), set(labels))
         for wnid, count in unpacked.counts.items():
@@ -81,21 +82,22 @@ def open_archives(folder: Path, name: str, options: Options = DEFAULTS) -> Sourc
         there = [folder / file for file in verify.PUBLISHED
                  if (folder / file).is_file() and not (unpacked and file == TRAIN)]
         verified = verify.verify(there, (len(devkit.names), len(devkit.truth)) == _FULL, options.memory)
+    aside: list[str] = []
+    val_size = files.measure(files.images(val, "val/", aside))[1] if val.is_dir() else val.stat().st_size
     return Source(
         name=name,
         classes=tuple(devkit.names),
         class_names=tuple(devkit.names.values()),
         # Validation first: a devkit of another release shows in minutes, not after 138 GB.
         splits={
-            "validation": _val_examples(folder, devkit, labels),
+            "validation": _val_examples(val, devkit, labels),
             "train": _unpacked_examples(folder, unpacked, labels) if unpacked else
             _train_examples(folder, devkit, labels),
         },
         totals={"validation": len(devkit.truth), "train": sum(devkit.train_counts.values())},
-        sizes={"validation": (folder / VAL).stat().st_size,
-               "train": unpacked.size if unpacked else train.stat().st_size},
+        sizes={"validation": val_size, "train": unpacked.size if unpacked else train.stat().st_size},
         origin=str(folder),
-        left_out=unpacked.left_out if unpacked else {},
+        left_out=files.together((files.by_ending(aside), unpacked.left_out if unpacked else {})),
         official={TRAIN, VAL} <= set(verified),
     )
 
@@ -106,7 +108,7 @@ def read_devkit(path: Path) -> Devkit:
     Raises:
         UserError: the archive is damaged or of another kind, or an ID has no class.
     """
-    with tars.readable(path), tarfile.open(path) as tar:
+    with tars.readable(path), tars.opened(path, "r:*") as tar:
         files = {posixpath.basename(member.name): member for member in tar if member.isfile()}
         try:
             meta, truth = (
@@ -133,7 +135,7 @@ def read_devkit(path: Path) -> Devkit:
 
 def _check_train_classes(path: Path, classes: set[str]) -> None:
     """Compares the names of the inner tars, which costs one header each, with the devkit."""
-    with tars.readable(path), tarfile.open(path, "r:") as outer:
+    with tars.readable(path), tars.opened(path) as outer:
         names = [name for name, _ in tars.members(outer)]
     strange = [name for name in names if not re.fullmatch(r"n\d{8}\.tar", name)]
     if strange or not names:
@@ -159,7 +161,7 @@ def _compare_classes(path: Path, found: Set[str], classes: Set[str]) -> None:
 def _train_examples(folder: Path, devkit: Devkit, labels: dict[str, int]) -> Iterator[Reference]:
     annotations = read_annotations(folder / TRAIN_BOXES)
     path = folder / TRAIN
-    with tars.readable(path), tarfile.open(path, "r:") as outer:
+    with tars.readable(path), tars.opened(path) as outer:
         for name, member in tars.members(outer):
             wnid = posixpath.splitext(name)[0]
             count = 0
@@ -185,26 +187,39 @@ def _unpacked_examples(folder: Path, unpacked: Unpacked, labels: dict[str, int])
         yield _labelled(reference, labels[wnid], annotations)
 
 
-def _val_examples(folder: Path, devkit: Devkit, labels: dict[str, int]) -> Iterator[Reference]:
-    annotations = read_annotations(folder / VAL_BOXES)
-    path = folder / VAL
+def _val_examples(path: Path, devkit: Devkit, labels: dict[str, int]) -> Iterator[Reference]:
+    annotations = read_annotations(path.parent / VAL_BOXES)
     numbers = set()
-    with tars.readable(path), tarfile.open(path, "r:") as tar:
-        for reference in tars.references(path, tar):
-            match = re.fullmatch(r"ILSVRC2012_val_(\d{8})\.JPEG", reference.file_name)
-            number = int(match[1]) if match else 0
-            if not 1 <= number <= len(devkit.truth):
-                raise UserError(
-                    f"{path} holds {reference.file_name}, but {DEVKIT} labels ILSVRC2012_val_00000001.JPEG to "
-                    f"{len(devkit.truth):08d}. Use the devkit and the archive of one release."
-                )
-            numbers.add(number)
-            yield _labelled(reference, labels[devkit.truth[number - 1]], annotations)
+    for reference in _val_references(path):
+        match = re.fullmatch(r"ILSVRC2012_val_(\d{8})\.JPEG", reference.file_name)
+        number = int(match[1]) if match else 0
+        if not 1 <= number <= len(devkit.truth):
+            raise UserError(
+                f"{path} holds {reference.file_name}, but {DEVKIT} labels ILSVRC2012_val_00000001.JPEG to "
+                f"{len(devkit.truth):08d}. Use the devkit and the archive of one release."
+            )
+        numbers.add(number)
+        yield _labelled(reference, labels[devkit.truth[number - 1]], annotations)
     if len(numbers) != len(devkit.truth):
         raise UserError(
             f"{path} holds {len(numbers)} images, but {DEVKIT} labels {len(devkit.truth)}. "
             "The archive is incomplete or of another release."
         )
+
+
+def _val_references(path: Path) -> Iterator[Reference]:
+    """The images of the archive, or of a folder (and its folders) that it was unpacked into, by name."""
+    if path.is_dir():
+        found = (image._replace(file_name=posixpath.basename(image.file_name)) for image in files.images(path))
+        yield from sorted(found, key=lambda image: image.file_name)
+        return
+    with tars.readable(path), tars.opened(path) as tar:
+        yield from tars.references(path, tar)
+
+
+def _place(folder: Path, archive: str, unpacked: str) -> Path:
+    """Where an archive is, or what was unpacked from it."""
+    return folder / archive if (folder / archive).is_file() else folder / unpacked
 
 
 def _labelled(reference: Reference, label: int, annotations: dict[str, bytes]) -> Reference:

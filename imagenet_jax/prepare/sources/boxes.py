@@ -5,7 +5,6 @@ objects, which for dogs are English ones, are not used.
 """
 
 import posixpath
-import tarfile
 from pathlib import Path
 from xml.etree.ElementTree import Element, ParseError
 
@@ -27,7 +26,7 @@ def read_annotations(path: Path) -> dict[str, bytes]:
     """
     if not path.is_file():
         return {}
-    with tars.readable(path), tarfile.open(path, "r|*") as tar:
+    with tars.readable(path), tars.opened(path, "r|*") as tar:
         return {posixpath.splitext(name)[0]: tar.extractfile(member).read(_MAX_XML)
                 for name, member in tars.members(tar) if name.endswith(".xml")}
 

@@ -4,7 +4,7 @@ import functools
 import hashlib
 import os
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
 from imagenet_jax.errors import UserError
@@ -87,6 +87,16 @@ def by_ending(names: Iterable[str]) -> dict[str, tuple[int, str]]:
         ending = "hidden" if is_hidden(path.name) else "folder" if name.endswith("/") else path.suffix.lower() or "none"
         count, first = found.get(ending, (0, printable(name)))
         found[ending] = (count + 1, first)
+    return found
+
+
+def together(parts: Iterable[Mapping[str, tuple[int, str]]]) -> dict[str, tuple[int, str]]:
+    """What `by_ending` says of several places, as of one."""
+    found: dict[str, tuple[int, str]] = {}
+    for part in parts:
+        for ending, (count, first) in part.items():
+            before, example = found.get(ending, (0, first))
+            found[ending] = (before + count, example)
     return found
 
 

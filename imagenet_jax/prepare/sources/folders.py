@@ -1,6 +1,6 @@
 """Images in one folder a class, with a folder for each split above them or without.
 
-    ROOT/SPLIT/CLASS/...            splits train, val or validation, test
+    ROOT/SPLIT/CLASS/...            splits as in `CALLED`, in upper or lower case
     ROOT/CLASS/...                  everything is train
 
 Images lie anywhere below their class's folder.
@@ -14,12 +14,19 @@ from imagenet_jax.prepare.examples import DEFAULTS, Options, Reference, Source
 from imagenet_jax.prepare.sources import files, naming
 from imagenet_jax.prepare.sources.tars import some
 
-SPLITS = {"train": "train", "val": "validation", "validation": "validation", "test": "test"}
+_SPLITS = {"train": "train", "training": "train", "val": "validation", "valid": "validation",
+           "validation": "validation", "test": "test", "testing": "test"}
+CALLED = "train (or training), val (or valid, validation), or test (or testing)"
+
+
+def split_of(word: str) -> str | None:
+    """The split that a word means, if any: train, validation or test."""
+    return _SPLITS.get(word.lower())
 
 
 def has_splits(root: Path) -> bool:
     """Whether a folder holds folders named as splits."""
-    return root.is_dir() and not SPLITS.keys().isdisjoint(files.subfolders(root))
+    return root.is_dir() and any(map(split_of, files.subfolders(root)))
 
 
 def has_classes(root: Path) -> bool:
@@ -28,17 +35,21 @@ def has_classes(root: Path) -> bool:
 
 
 def open_splits(root: Path, name: str, options: Options) -> Source:
-    """Images in ROOT/SPLIT/CLASS.
+    """Images in ROOT/SPLIT/CLASS; those of a test split without class folders are left out.
 
     Raises:
         UserError: folders that are no splits, a class without images, or one unknown to train.
     """
     left_out: list[str] = []
     folders = files.subfolders(root, left_out)
-    splits = {SPLITS[name]: path for name, path in folders.items() if name in SPLITS}
+    splits = {split: path for name, path in folders.items() if (split := split_of(name))}
     if len(splits) < len(folders):
-        raise UserError(f"{root} must hold one folder a split, each named train, val, validation or test and "
-                        f"no two alike, with one folder a class inside; it holds {some(folders)}.")
+        raise UserError(f"{root} must hold one folder a split, called {CALLED}, no two for the same, with one folder "
+                        f"a class inside; it holds {some(folders)}. Move what is no split elsewhere; if these are "
+                        "classes, one of which is called as a split is, put them all into a folder named train.")
+    if "test" in splits and not files.subfolders(splits["test"]):
+        test = splits.pop("test")
+        left_out += (image.file_name for image in files.images(test, f"{test.name}/", left_out))
     return from_class_folders(root, name, splits, options, left_out)
 
 
@@ -71,9 +82,12 @@ def from_class_folders(root: Path, name: str, splits: dict[str, Path], options: 
     known = found.get("train") or {cls for counts in found.values() for cls in counts}
     for split, counts in found.items():
         if not counts:
-            raise UserError(f"{splits[split]} has no class folders.")
+            raise UserError(f"{splits[split]} has no class folders, so nothing tells what its images show. Sort them "
+                            "into one folder a class, list them with their labels in a CSV file, or, if they are "
+                            "those of ILSVRC2012, put the devkit beside the folders and give --archives.")
         if strange := [cls for cls in counts if cls not in known]:
-            raise UserError(f"{splits[split]} has classes that train has not: {some(strange)}.")
+            raise UserError(f"{splits[split]} has classes that train has not: {some(strange)}. Move what is to be "
+                            "left out elsewhere.")
         if empty := [cls for cls, (count, _) in counts.items() if not count]:
             raise UserError(f"{splits[split]}: no image in class {some(empty)}. Add images or remove the folder.")
     classes = naming.arrange(known, options.classes)

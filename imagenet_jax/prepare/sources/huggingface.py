@@ -8,7 +8,6 @@ The last WNID of a name is the class. The archives are read twice, once for the 
 """
 
 import re
-import tarfile
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -73,7 +72,7 @@ def _wnid(file_name: str) -> str:
 def _scan(path: Path) -> dict[str, Any]:
     """Images of each class, and the names without one."""
     counts, left_out = Counter(), []
-    with tars.readable(path), tarfile.open(path, "r|*") as tar:
+    with tars.readable(path), tars.opened(path, "r|*") as tar:
         for name, _ in tqdm(tars.members(tar), desc=f"scan of {path.name}", unit=" images", disable=None):
             if wnid := _wnid(name):
                 counts[wnid] += 1
@@ -84,7 +83,7 @@ def _scan(path: Path) -> dict[str, Any]:
 
 def _streamed(paths: list[Path], labels: Mapping[str, int]) -> Iterator[Example | Reference]:
     for path in paths:
-        with tars.readable(path), tarfile.open(path, "r|*") as tar:
+        with tars.readable(path), tars.opened(path, "r|*") as tar:
             for item in tars.streamed(tar):
                 if wnid := _wnid(item.file_name):
                     yield item._replace(label=labels[wnid])

@@ -49,7 +49,7 @@ def open_21k(folder: Path, name: str, options: Options = DEFAULTS) -> Source:
 
 
 def _open(path: Path) -> tarfile.TarFile:
-    return tarfile.open(path, "r|gz" if path.name == WINTER else "r:")
+    return tars.opened(path, "r|gz" if path.name == WINTER else "r:")
 
 
 def _class_tars(path: Path, outer: tarfile.TarFile) -> Iterator[tuple[str, tarfile.TarInfo, tarfile.TarFile]]:

@@ -1,6 +1,7 @@
 """A list of images and labels: a CSV, TSV or Parquet file with the columns path, label and perhaps split.
 
-Paths are relative to the folder of the list. Without the column, or where it is empty, the split is train.
+Paths are relative to the folder of the list. Without the column, or where it is empty, the split is train. Columns may
+be called as Hugging Face and Keras call them; what stands between them, a comma, a semicolon or a tab, is found out.
 """
 
 import csv
@@ -9,13 +10,15 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from pyarrow import parquet
+
 from imagenet_jax.errors import UserError
 from imagenet_jax.prepare.examples import Options, Reference, Source
 from imagenet_jax.prepare.sources import files, naming
-from imagenet_jax.prepare.sources.folders import SPLITS
+from imagenet_jax.prepare.sources.folders import CALLED, split_of
 from imagenet_jax.prepare.sources.tars import printable, some
 
-_COLUMNS = ("path", "label", "split")
+_COLUMNS = {"path": ("path", "file_name", "filename"), "label": ("label", "class"), "split": ("split",)}
 
 
 def is_list(path: Path) -> bool:
@@ -51,7 +54,7 @@ def open_list(path: Path, name: str, options: Options) -> Source:
 def _scan(path: Path) -> tuple[dict[str, Counter[str]], dict[str, int], dict[str, list[str]]]:
     """For each split its images by label, and their bytes; and the names of train's images by label."""
     counts, sizes, by_label, seen = {}, {}, {}, set()
-    for number, (image, label, split) in enumerate(_rows(path), 2):
+    for number, image, label, split in _rows(path):
         fault = ("has no path" if not image else f"has no label for {image}" if not label else
                  f"lists {image} once more" if image in seen else "")
         if fault:
@@ -65,23 +68,27 @@ def _scan(path: Path) -> tuple[dict[str, Counter[str]], dict[str, int], dict[str
 
 
 def _references(path: Path, wanted: str, labels: Mapping[str, int], held: set[str]) -> Iterator[Reference]:
-    for image, label, split in _rows(path):
+    for _, image, label, split in _rows(path):
         if ("validation" if image in held else split) == wanted:
             yield files.referred(os.path.join(path.parent, image), image)._replace(label=labels[label])
 
 
-def _rows(path: Path) -> Iterator[tuple[str, str, str]]:
-    """Path, label and split of each row.
+def _rows(path: Path) -> Iterator[tuple[int, str, str, str]]:
+    """Number, path, label and split of each row that is not empty.
 
     Raises:
         UserError: the file cannot be read, lacks a column, or names a split that is none.
     """
     read = _parquet if path.suffix.lower() == ".parquet" else _csv
     try:
-        for number, (image, label, split) in enumerate(read(path), 2):
-            if split and split not in SPLITS:
-                raise UserError(f"{path}, row {number}: the split is {printable(split)}, but may be {some(SPLITS)}.")
-            yield image, label, SPLITS[split or "train"]
+        for number, row in enumerate(read(path), 2):
+            if not any(row):
+                continue
+            image, label, word = row
+            split = split_of(word or "train")
+            if not split:
+                raise UserError(f"{path}, row {number}: the split is {printable(word)}, but may be {CALLED}.")
+            yield number, _found(path.parent, image), label, split
     except (OSError, ValueError, csv.Error) as error:  # UnicodeDecodeError and pyarrow's are ValueErrors
         raise UserError(f"{path} cannot be read: {error}. It must be a table with the columns path, label and perhaps "
                         "split; text in UTF-8.") from error
@@ -89,32 +96,34 @@ def _rows(path: Path) -> Iterator[tuple[str, str, str]]:
 
 def _csv(path: Path) -> Iterator[list[str]]:
     with open(path, newline="", encoding="utf-8-sig") as file:
-        rows = csv.reader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ",")
-        places = _places(path, next(rows, []))
-        for row in rows:
-            if row:
-                yield [row[place].strip() if place is not None and place < len(row) else "" for place in places]
+        header = file.readline()
+        delimiter = max(",;\t", key=header.count)
+        places = _places(path, next(csv.reader([header], delimiter=delimiter), []))
+        for row in csv.reader(file, delimiter=delimiter):
+            yield [row[place].strip() if place is not None and place < len(row) else "" for place in places]
 
 
 def _parquet(path: Path) -> Iterator[list[str]]:
-    try:
-        from pyarrow import parquet
-    except ImportError as error:
-        raise UserError(f"Reading {path} takes pyarrow, which is not installed. Install it, or save the table as "
-                        "CSV.") from error
     with parquet.ParquetFile(path) as file:
         names = file.schema_arrow.names
-        places = _places(path, names)
-        for batch in file.iter_batches(columns=[names[place] for place in places if place is not None]):
-            columns = {column.lower(): batch[column].to_pylist() for column in batch.schema.names}
-            for row in zip(*(columns.get(column, [""] * len(batch)) for column in _COLUMNS), strict=True):
+        columns = [None if place is None else names[place] for place in _places(path, names)]
+        for batch in file.iter_batches(columns=list(filter(None, columns))):
+            cells = [batch[column].to_pylist() if column else [""] * len(batch) for column in columns]
+            for row in zip(*cells, strict=True):
                 yield ["" if cell is None else str(cell).strip() for cell in row]
+
+
+def _found(folder: Path, image: str) -> str:
+    """The path of an image, which Windows may have written."""
+    return image.replace("\\", "/") if "\\" in image and not os.path.lexists(folder / image) else image
 
 
 def _places(path: Path, header: list[str]) -> list[int | None]:
     """Where path, label and split are among the columns."""
     names = [name.strip().lower() for name in header]
-    if missing := [column for column in _COLUMNS[:2] if column not in names]:
+    places = {column: next((names.index(name) for name in known if name in names), None)
+              for column, known in _COLUMNS.items()}
+    if missing := [column for column in ("path", "label") if places[column] is None]:
         raise UserError(f"{path} has no column {some(missing)}; its first row is {', '.join(header) or 'empty'}. It "
-                        "must name the columns path, label and perhaps split.")
-    return [names.index(column) if column in names else None for column in _COLUMNS]
+                        "must name the columns path (or file_name, filename), label (or class) and perhaps split.")
+    return list(places.values())

@@ -6,12 +6,33 @@ import tarfile
 import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from imagenet_jax.errors import UserError
 from imagenet_jax.prepare.examples import Example, Reference
 
 MAX_IMAGE_BYTES = 2**28  # the largest file of ImageNet-21k is a tenth of it
 DUPLICATE = "duplicate member: an earlier one has the same name"
+
+
+class _Header(tarfile.TarInfo):
+    """A header, or the mark of an end: tarfile takes a damaged header, and no more bytes, for an end as well."""
+
+    @classmethod
+    def fromtarfile(cls, tar: tarfile.TarFile) -> tarfile.TarInfo:
+        try:
+            return super().fromtarfile(tar)
+        except tarfile.EOFHeaderError:
+            raise
+        except tarfile.EmptyHeaderError as error:
+            raise tarfile.ReadError("its end is missing") from error
+        except tarfile.HeaderError as error:
+            raise tarfile.ReadError(f"{error} at byte {tar.offset:,}") from error
+
+
+def opened(path: Path | None = None, mode: str = "r:", **options: Any) -> tarfile.TarFile:
+    """A tar whose reading fails where it is damaged, anywhere up to its end."""
+    return tarfile.open(path, mode, tarinfo=_Header, **options)
 
 
 def members(tar: tarfile.TarFile) -> Iterator[tuple[str, tarfile.TarInfo]]:
@@ -27,10 +48,13 @@ def paths(tar: tarfile.TarFile) -> Iterator[tuple[str, tarfile.TarInfo]]:
             yield member.name, member
 
 
-def references(path: Path, tar: tarfile.TarFile, start: int = 0) -> Iterator[Reference]:
-    """A reference to each file of an uncompressed tar that starts at byte `start` of `path`; labels are -1."""
+def references(path: Path, tar: tarfile.TarFile, start: int = 0, whole: bool = False) -> Iterator[Reference]:
+    """A reference to each file of an uncompressed tar that starts at byte `start` of `path`; labels are -1.
+
+    Its name is the last part of the member's, or the `whole` of it.
+    """
     names = set()
-    for name, member in members(tar):
+    for name, member in paths(tar) if whole else members(tar):
         yield Reference(str(path), start + member.offset_data, member.size, -1, name,
                         fault=DUPLICATE if name in names else fault(member))
         names.add(name)
@@ -38,7 +62,7 @@ def references(path: Path, tar: tarfile.TarFile, start: int = 0) -> Iterator[Ref
 
 def inner_tar(outer: tarfile.TarFile, member: tarfile.TarInfo, mode: str = "r:") -> tarfile.TarFile:
     """Opens a tar within a tar; mode 'r|' where the outer one is a stream."""
-    return tarfile.open(fileobj=outer.extractfile(member), mode=mode)
+    return opened(mode=mode, fileobj=outer.extractfile(member))
 
 
 def streamed(tar: tarfile.TarFile) -> Iterator[Example | Reference]:

@@ -5,7 +5,6 @@
 """
 
 import posixpath
-import tarfile
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -43,7 +42,7 @@ def open_tar(path: Path, memory: Path | None) -> Unpacked | None:
     Raises:
         UserError: the tar is damaged.
     """
-    with tars.readable(path), tarfile.open(path, "r:") as tar:
+    with tars.readable(path), tars.opened(path) as tar:
         name, _ = next(tars.paths(tar), ("", None))
     if not posixpath.dirname(name.removeprefix("./")) or name.endswith(".tar"):
         return None
@@ -53,7 +52,7 @@ def open_tar(path: Path, memory: Path | None) -> Unpacked | None:
 
 def _scan(path: Path) -> dict[str, Any]:
     counts, left_out = Counter(), []
-    with tars.readable(path), tarfile.open(path, "r:") as tar:
+    with tars.readable(path), tars.opened(path) as tar:
         for name, _ in tars.paths(tar):
             if any(map(is_hidden, name.removeprefix("./").split("/"))):
                 left_out.append(name)
@@ -64,7 +63,7 @@ def _scan(path: Path) -> dict[str, Any]:
 
 def _images(path: Path) -> Iterator[tuple[str, Reference]]:
     seen = set()
-    with tars.readable(path), tarfile.open(path, "r:") as tar:
+    with tars.readable(path), tars.opened(path) as tar:
         for name, member in tars.paths(tar):
             if not any(map(is_hidden, name.removeprefix("./").split("/"))):
                 fault = tars.DUPLICATE if name in seen else tars.fault(member)

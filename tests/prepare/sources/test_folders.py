@@ -43,6 +43,19 @@ def test_split_folders(tmp_path: Path) -> None:
     assert (source.totals, source.left_out) == ({"train": 3, "validation": 1}, {})
 
 
+@pytest.mark.parametrize(("train", "val", "test"), [
+    ("Train", "VAL", "Test"), ("training", "valid", "testing"), ("train", "validation", "test")])
+def test_split_folders_may_be_called_otherwise(tmp_path: Path, train: str, val: str, test: str) -> None:
+    root = _write(tmp_path, f"{train}/cat/a.jpg", f"{train}/dog/b.jpg", f"{val}/dog/c.jpg", f"{test}/1.jpg",
+                  f"{test}/2.jpg", f"{test}/readme.txt")
+    source = _open(root)
+    assert _labels(source) == {"train": {"cat/a.jpg": 0, "dog/b.jpg": 1}, "validation": {"dog/c.jpg": 1}}
+    assert source.left_out == {".jpg": (2, f"{test}/1.jpg"), ".txt": (1, f"{test}/readme.txt")}  # without labels
+    (root / test / "dog").mkdir()
+    (root / test / "1.jpg").rename(root / test / "dog/1.jpg")
+    assert _labels(_open(root))["test"] == {"dog/1.jpg": 1}
+
+
 def test_images_are_told_by_content_and_nothing_else_is_dropped_in_silence(tmp_path: Path) -> None:
     taken = ("a.jpg", "b.JFIF", "c", "d.data", "deep/er/e.jpg", "f.jpg/g.JPEG")
     hidden = (".h.jpg", "._a.jpg", "Thumbs.db", "__MACOSX/i.jpg", "deep/.k/l.jpg")
@@ -66,11 +79,14 @@ def test_a_link_that_leads_nowhere_is_refused_unread(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("names", "message"), [
-    (("train/a/a.jpg", "val/a/a.jpg", "validation/a/a.jpg"), "no two alike"),
+    (("train/a/a.jpg", "val/a/a.jpg", "validation/a/a.jpg"), "no two for the same"),
     (("train/a/a.jpg", "cats/a/a.jpg"), "one folder a split.*it holds cats, train"),
     (("train/a/a.jpg", "train/b/.a.jpg"), "no image in class b"),
     (("train/a/a.jpg", "val/b/a.jpg"), "classes that train has not: b"),
-    (("train/a.jpg",), "has no class folders"),
+    (("train/a.jpg",), "has no class folders.*list them"),
+    (("train/a/a.jpg", "Val/a/a.jpg", "notes/a.jpg"), "called train .or training.*it holds Val, notes, train"),
+    (("apple/a.jpg", "train/a.jpg"), "if these are classes.*put them all into a folder named train"),
+    (("train/a/a.jpg", "test/unknown/a.jpg"), "classes that train has not: unknown. Move"),
     (("a.jpg",), r"is in no layout.*holds a.jpg(.|\n)*Tiny ImageNet: wnids.txt"),
     (("cat/a.jpg",), "holds a single folder, cat"),
     (("pets/train/cat/a.jpg", "wild/train/cat/a.jpg"), "holds datasets.*--images=.*pets"),

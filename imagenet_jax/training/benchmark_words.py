@@ -47,6 +47,8 @@ def conclusion(setting: Mapping[str, Any], results: Sequence[Figures | Refused])
         lines.append(f"The largest that fits is {most}; {too_large[0]} does not.")
     elif len(results) > 1:
         lines.append(f"The largest that ran is {most}, and none was too large.")
+    if (share := top.batch // top.micro_batches // setting["device"]["count"]) > config["max_per_device_batch"]:
+        lines.append(f"Training holds that much on a device with --config.max_per_device_batch={share}.")
     group = setting["bn_group"]
     if smaller := [each.batch for each in results if isinstance(each, Figures) and each.bn_group != group]:
         batches = ", ".join(map(str, smaller))

@@ -6,7 +6,7 @@ import gc
 import os
 import platform
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from importlib import metadata
 from typing import Any, NamedTuple
 
@@ -72,7 +72,7 @@ class Refused(NamedTuple):
     too_large: bool
 
 
-def measure(config: config_lib.Config, batches: Iterable[int] = (), *, seconds: float) -> Iterator[Figures | Refused]:
+def measure(config: config_lib.Config, batches: Sequence[int] = (), *, seconds: float) -> Iterator[Figures | Refused]:
     """Trains for `seconds` with each global batch, from the smallest to the largest, and yields what it gave.
 
     Args:
@@ -80,10 +80,10 @@ def measure(config: config_lib.Config, batches: Iterable[int] = (), *, seconds: 
         batches: see `with_batch`.
     """
     layout = parallel.make_layout(config.parallel)
-    own = not batches
-    for batch in sorted({config.global_batch} if own else set(batches)):  # ascending, for a device tells its peak only
+    # From the smallest: the memory that a device tells of is its peak so far.
+    for batch in sorted(set(batches or [config.global_batch])):
         try:
-            result = _measure(config if own else with_batch(config, batch, layout), layout, seconds)
+            result = _measure(with_batch(config, batch, layout) if batches else config, layout, seconds)
         except UserError as error:
             result = Refused(batch, str(error), False)
         except jax.errors.JaxRuntimeError as error:

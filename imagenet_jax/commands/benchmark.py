@@ -1,16 +1,19 @@
-"""Measure this machine: `benchmark input` tells how fast each stage of the input is, and which one binds."""
+"""Measure this machine: `benchmark input` tells which stage of the input binds, `benchmark step` how fast it trains."""
 
 import json
+from typing import Any
 
 from absl import flags
 from ml_collections import config_flags
 
 from imagenet_jax.errors import UserError
 
-TOPICS = ("input",)
 CONFIG = config_flags.DEFINE_config_file("config", None, "A recipe; by default every key's default value.")
-DATASET = flags.DEFINE_string("dataset", "", "A prepared dataset; by default the recipe's, or IMAGENET_DIR.")
-SECONDS = flags.DEFINE_float("seconds", 3.0, "How long each stage is measured.", lower_bound=0.1)
+DATASET = flags.DEFINE_string("dataset", "", "input: a prepared dataset; by default the recipe's, or IMAGENET_DIR.")
+BATCHES = flags.DEFINE_list("batches", [], "step: global batches to try, such as 64,128,256, each held by the devices "
+                            "whole; by default the recipe's.")
+SECONDS = flags.DEFINE_float("seconds", None, "How long each stage (3 by default) or batch (10) is measured.",
+                             lower_bound=0.1)
 OUT = flags.DEFINE_string("out", "", "Where to write the figures as JSON; by default only the table is printed.")
 
 _WORDS = {"read": "read records, one thread", "whole": "(decode whole images)", "decode": "decode the crop: limit",
@@ -19,11 +22,17 @@ _WORDS = {"read": "read records, one thread", "whole": "(decode whole images)", 
 
 def main(argv: list[str]) -> None:
     """Runs the command; `argv` holds its name and the topic."""
-    if argv[1:] != ["input"]:
-        raise UserError(f"benchmark what? Write `python -m imagenet_jax benchmark {' or '.join(TOPICS)}`")
+    topic = TOPICS.get(" ".join(argv[1:]))
+    if topic is None:
+        raise UserError(f"benchmark what? Write `python -m imagenet_jax benchmark {'` or `benchmark '.join(TOPICS)}`")
     from imagenet_jax import runtime
 
     runtime.configure()
+    topic()
+
+
+def measure_input() -> None:
+    """The stages of the input."""
     import jax
     import numpy as np
 
@@ -38,18 +47,15 @@ def main(argv: list[str]) -> None:
     records = cache.keep(dataset.open_split(opened, config.dataset.train_split), config.loader.cache_gb)
     stages = benchmark.measure(
         loader.Part(records, np.arange(len(records))), config.augment, batch=config.global_batch,
-        workers=loader.Workers(**config.loader), seconds=SECONDS.value,
+        workers=loader.Workers(**config.loader), seconds=SECONDS.value or 3,
         put=lambda images: jax.block_until_ready(jax.device_put(images)))
     cores = min(benchmark.cores(), config.loader.threads or benchmark.cores())
     print(table(stages, cores))
     worst = benchmark.binding(stages)
     print(f"{_WORDS[worst.name]!r} binds: {worst.own:.0f} us an image, of {1e6 / stages[-1].rate:.0f} in all.")
-    if OUT.value:
-        figures = {"dataset": opened.name, "examples": len(records), "cores": cores, "batch": config.global_batch,
-                   "device": jax.devices()[0].device_kind, "augment": config.augment.to_dict(),
-                   "binds": worst.name, "stages": [stage._asdict() for stage in stages]}
-        with open(OUT.value, "w", encoding="utf-8") as file:
-            json.dump(figures, file, indent=1)
+    _write({"dataset": opened.name, "examples": len(records), "cores": cores, "batch": config.global_batch,
+            "device": jax.devices()[0].device_kind, "augment": config.augment.to_dict(),
+            "binds": worst.name, "stages": [stage._asdict() for stage in stages]})
 
 
 def table(stages: list, cores: int) -> str:
@@ -60,3 +66,35 @@ def table(stages: list, cores: int) -> str:
         lines.append(f"{_WORDS[name]:30}{rate:10,.0f}{rate / (1 if name == 'read' else cores):10,.0f}"
                      f"{rate / limit:10.0%}{own:12,.1f}")
     return "\n".join(lines)
+
+
+def measure_step() -> None:
+    """The train step; nothing here may need TensorFlow."""
+    from imagenet_jax import config as config_lib
+    from imagenet_jax import models
+    from imagenet_jax.training import benchmark, benchmark_words
+
+    if not all(batch.isdecimal() and int(batch) for batch in BATCHES.value):
+        raise UserError(f"--batches={','.join(BATCHES.value)}: write whole numbers above 0, such as 64,128,256")
+    config = models.fill_view(CONFIG.value or config_lib.base())
+    config_lib.check(config)
+    setting, results = benchmark.setting(config), []
+    print(benchmark_words.heading(setting), flush=True)
+    for result in benchmark.measure(config, [*map(int, BATCHES.value)], seconds=SECONDS.value or 10):
+        print(benchmark_words.row(result), flush=True)
+        results.append(result)
+    best, largest = benchmark.best(results), benchmark.largest(results)
+    _write(setting | {"seconds": SECONDS.value or 10, "batches": [each._asdict() for each in results],
+                      "best": best and best.batch, "largest": largest})
+    if best is None:
+        raise UserError("no batch could be measured")
+    print(benchmark_words.conclusion(setting, results))
+
+
+def _write(figures: dict[str, Any]) -> None:
+    if OUT.value:
+        with open(OUT.value, "w", encoding="utf-8") as file:
+            json.dump(figures, file, indent=1)
+
+
+TOPICS = {"input": measure_input, "step": measure_step}

@@ -23,7 +23,6 @@ from imagenet_jax.training.state import TrainState
 from imagenet_jax.training.step import train_step
 
 PyTree = Any
-STEPS_IN_FLIGHT = 2  # dispatched ahead of the devices; more would only pile up batches there
 
 
 def train(config: config_lib.Config, workdir: str, *, extend: bool = False) -> dict[str, dict[str, float]]:
@@ -87,7 +86,7 @@ def fit(run: Run, state: TrainState, first: int, progress: Progress,
                 with reporter.timed("compile") if step == first + 1 else contextlib.nullcontext():
                     state, metrics = compiled(state, batch)
                     pending.append(metrics)
-                    jax.block_until_ready(pending[-STEPS_IN_FLIGHT:][0])
+                    jax.block_until_ready(pending[-parallel.STEPS_IN_FLIGHT:][0])
                 reporter.advance(step)
 
             stop = is_terminated()

@@ -17,6 +17,7 @@ from imagenet_jax.errors import UserError
 from imagenet_jax.models.layers import AXIS
 
 PyTree = Any
+STEPS_IN_FLIGHT = 2  # dispatched ahead of the devices; more would only pile up batches there
 
 
 class Layout(NamedTuple):

@@ -1,7 +1,5 @@
 """What a run is made of: data, model, optimizer, layout, step; nothing is compiled and nothing written."""
 
-import dataclasses
-import functools
 import os
 import zlib
 from typing import Any, NamedTuple
@@ -11,12 +9,12 @@ import numpy as np
 
 from imagenet_jax import config as config_lib
 from imagenet_jax import dataset as dataset_lib
-from imagenet_jax import models
 from imagenet_jax.cleaning import manifest
 from imagenet_jax.dataset import cache
 from imagenet_jax.errors import UserError
 from imagenet_jax.input import loader, order
-from imagenet_jax.training import losses, optimizer, parallel, schedule
+from imagenet_jax.training import optimizer, parallel, schedule
+from imagenet_jax.training.recipe import plan, step_options
 from imagenet_jax.training.state import TrainState
 from imagenet_jax.training.step import StepOptions
 from imagenet_jax.transfer import freeze
@@ -61,16 +59,10 @@ def build(config: config_lib.Config, workdir: str) -> Run:
     dataset = dataset_lib.open_dataset(config_lib.dataset_dir(config.dataset.dir))
     train_part, judged, notes = open_parts(config, dataset)
     total, learning_rate = plan(config, len(train_part.pool))
-    model = models.make(num_classes=len(dataset.classes), **config.model)
-    patterns = tuple(config.freeze)
-    if patterns:
-        model = dataclasses.replace(model, frozen=functools.partial(freeze.is_frozen, patterns=patterns))
-    options = StepOptions(model, optimizer.make(learning_rate, **config.optimizer),
-                          functools.partial(losses.cross_entropy, **config.loss), config.seed, patterns,
-                          config.ema_decay, config.ema_warmup, config.aux_weight)
+    options = step_options(config, len(dataset.classes), learning_rate)
     layout = parallel.make_layout(config.parallel)
     micro = parallel.micro_batches(layout, config.global_batch, config.max_per_device_batch,
-                                   getattr(model, "bn_group", None))
+                                   getattr(options.model, "bn_group", None))
     return Run(config, workdir, dataset, train_part, judged, layout, micro, total,
                cadence(config, len(train_part.pool), total), learning_rate, options, notes)
 
@@ -110,17 +102,6 @@ def without_flagged(config: config_lib.Config, dataset: dataset_lib.Dataset,
         raise UserError(f"{config.dataset.exclude} flags every training example: name fewer dataset.exclude_flags")
     return kept, (f"Left out {len(pool) - len(kept):,} of {len(pool):,} training examples that "
                   f"{config.dataset.exclude} flags as {' or '.join(names) or 'anything'}.",)
-
-
-def plan(config: config_lib.Config, examples: int) -> tuple[int, schedule.Schedule]:
-    """Steps of the whole run over `examples`, and its learning rate."""
-    total = config_lib.steps(config.duration, examples, config.global_batch)
-    if total < 1:
-        raise UserError(f"duration={config.duration!r} is less than one step of {config.global_batch} examples")
-    if total >= 2**31:
-        raise UserError(f"duration={config.duration!r} is {total:,} steps, more than are counted (2^31)")
-    steps = functools.partial(config_lib.steps, examples=examples, global_batch=config.global_batch, total=total)
-    return total, schedule.make(steps, total, **config.schedule)
 
 
 def cadence(config: config_lib.Config, examples: int, total: int) -> Cadence:

@@ -13,7 +13,8 @@ from imagenet_jax import checkpoint, hosts, trees
 from imagenet_jax import config as config_lib
 from imagenet_jax.classes import Classes
 from imagenet_jax.errors import UserError
-from imagenet_jax.training.run import Run, identity, plan
+from imagenet_jax.training.recipe import plan
+from imagenet_jax.training.run import Run, identity
 from imagenet_jax.training.saving import Progress, items_of
 from imagenet_jax.training.state import TrainState, init_variables, make_state
 from imagenet_jax.transfer.load import init_from

@@ -1,6 +1,7 @@
-"""`benchmark input` as it is typed."""
+"""`benchmark input` and `benchmark step` as they are typed."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,21 @@ from PIL import Image
 
 from imagenet_jax.prepare.writer import Example, Source, write_dataset
 
-DEMO = Path(__file__).parents[2] / "configs/demo.py"
+ROOT = Path(__file__).parents[2]
+DEMO = ROOT / "configs/demo.py"
+# What a machine may lack that trains elsewhere: all that is not JAX, Flax, optax, ml_collections, absl, numpy.
+ABSENT = ("tensorflow", "tensorflow_datasets", "clu", "array_record", "orbax", "grain", "matplotlib", "PIL", "sklearn",
+          "safetensors", "etils", "tqdm", "google_crc32c", "apache_beam")
+WITHOUT = f"""
+import runpy, sys
+class Absent:
+    def find_spec(name, path=None, target=None):
+        if name.partition(".")[0] in {ABSENT}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+sys.meta_path.insert(0, Absent)
+sys.argv[0] = "imagenet_jax"
+runpy.run_module("imagenet_jax", run_name="__main__", alter_sys=True)
+"""
 
 
 def _benchmark(*words: str) -> subprocess.CompletedProcess[str]:
@@ -33,3 +48,24 @@ def test_it_asks_what_to_measure() -> None:
     for words in ((), ("inptu",)):
         ran = _benchmark(*words)
         assert ran.returncode == 2 and "benchmark input" in ran.stderr and "Traceback" not in ran.stderr
+        assert "benchmark step" in ran.stderr
+
+
+def test_the_step_is_measured_where_tensorflow_is_not_installed(tmp_path: Path) -> None:
+    out = tmp_path / "step.json"
+    words = ["benchmark", "step", f"--config={DEMO}", "--config.augment.size=32", "--config.model.width=8",
+             "--config.model.bn_group=8", "--batches=8,3", "--seconds=0.1", f"--out={out}"]
+    ran = subprocess.run([sys.executable, "-c", WITHOUT, *words], cwd=ROOT, capture_output=True, text=True,
+                         env=os.environ | {"XLA_FLAGS": "", "JAX_PLATFORMS": "cpu"})
+    assert ran.returncode == 0, ran.stderr
+    assert "counted as 3 x forward" in ran.stdout and "MFU is unknown" in ran.stdout and "Best: batch" in ran.stdout
+    figures = json.loads(out.read_text())
+    assert {"device", "versions", "config", "macs", "peak", "seconds", "batches", "best", "largest"} <= figures.keys()
+    assert [(each["batch"], each["bn_group"]) for each in figures["batches"]] == [(3, 3), (8, 8)]
+    assert figures["largest"] == 8 and figures["config"]["model"]["width"] == 8 and figures["versions"]["jax"]
+
+
+def test_batches_are_numbers() -> None:
+    for batches in ("8,many", "0", "-4"):
+        ran = _benchmark("step", f"--config={DEMO}", f"--batches={batches}")
+        assert ran.returncode == 2 and f"--batches={batches}" in ran.stderr and "Traceback" not in ran.stderr

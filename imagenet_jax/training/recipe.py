@@ -1,0 +1,37 @@
+"""What a recipe says of its steps: model, optimizer, loss, learning rate. Of the data it knows the size only."""
+
+import dataclasses
+import functools
+
+from imagenet_jax import config as config_lib
+from imagenet_jax import models
+from imagenet_jax.errors import UserError
+from imagenet_jax.training import losses, optimizer, schedule
+from imagenet_jax.training.step import StepOptions
+from imagenet_jax.transfer import freeze
+
+
+def step_options(config: config_lib.Config, num_classes: int, learning_rate: schedule.Schedule) -> StepOptions:
+    """What the train step of a config is made of.
+
+    Raises:
+        UserError: an unknown model, or an option this model does not have.
+    """
+    model = models.make(num_classes=num_classes, **config.model)
+    patterns = tuple(config.freeze)
+    if patterns:
+        model = dataclasses.replace(model, frozen=functools.partial(freeze.is_frozen, patterns=patterns))
+    return StepOptions(model, optimizer.make(learning_rate, **config.optimizer),
+                       functools.partial(losses.cross_entropy, **config.loss), config.seed, patterns,
+                       config.ema_decay, config.ema_warmup, config.aux_weight)
+
+
+def plan(config: config_lib.Config, examples: int) -> tuple[int, schedule.Schedule]:
+    """Steps of the whole run over `examples`, and its learning rate."""
+    total = config_lib.steps(config.duration, examples, config.global_batch)
+    if total < 1:
+        raise UserError(f"duration={config.duration!r} is less than one step of {config.global_batch} examples")
+    if total >= 2**31:
+        raise UserError(f"duration={config.duration!r} is {total:,} steps, more than are counted (2^31)")
+    steps = functools.partial(config_lib.steps, examples=examples, global_batch=config.global_batch, total=total)
+    return total, schedule.make(steps, total, **config.schedule)

@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Sourced: makes .venv if it is missing, installs what requirements.txt pins, and puts it on PATH.
 [ -x .venv/bin/python ] || "${PYTHON:-python3}" -m venv .venv
 if ! cmp -s requirements.txt .venv/installed.txt; then

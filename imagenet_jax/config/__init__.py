@@ -24,6 +24,7 @@ def base() -> Config:
     config = Config()
     config.seed = 0  # initial weights, order, augmentation, dropout
     config.duration = "90 epochs"  # 'N epochs' or 'N steps'
+    config.stretch = 1.0  # makes the duration, and those of the schedule, so many times as long
     config.global_batch = 256  # examples in one optimizer step, whatever the hardware
     config.max_per_device_batch = 256  # a larger share of the global batch is accumulated in micro-batches
     config.parallel = "pmap"  # or 'shard_map': jit + shard_map on a one-axis mesh; same numbers
@@ -75,24 +76,52 @@ def base() -> Config:
     config.model.zero_init_residual = placeholder(bool)  # the last BatchNorm scale of a block starts at 0
     config.model.aux = placeholder(bool)  # auxiliary heads (GoogLeNet, Inception v3)
 
-    config.loss = Config()  # training.losses.cross_entropy
+    config.mix = Config()  # training.mixing.Mix; on the devices
+    config.mix.mixup = 0.0  # alpha of the Beta distribution that an example's share is drawn from; 0 for none
+    config.mix.cutmix = 0.0  # the same of CutMix
+    config.mix.prob = 1.0  # of mixing at all
+    config.mix.switch = 0.5  # probability of CutMix where there are both
+    config.mix.group = placeholder(int)  # consecutive examples that share a draw; None for all of a batch
+    config.mix.erase = 0.0  # probability that a box of an example is erased
+    config.mix.erase_area = (0.02, 0.33)  # its share of the image
+    config.mix.erase_aspect = (0.3, 3.3)  # its height / width
+
+    config.loss = Config()  # training.losses.make
+    config.loss.name = "cross_entropy"  # or 'binary_cross_entropy'
     config.loss.label_smoothing = 0.0
+    config.loss.target_threshold = 0.0  # of 'binary_cross_entropy': targets above are 1, others 0; 0 leaves them
 
     config.optimizer = Config()  # training.optimizer.make
-    config.optimizer.momentum = 0.9
-    config.optimizer.nesterov = False
-    config.optimizer.weight_decay = 1e-4  # coupled L2: added to the gradient before momentum
+    config.optimizer.name = "sgd"  # or 'lars', 'rmsprop', 'adamw', 'lamb'
+    config.optimizer.momentum = 0.9  # of 'sgd', 'lars', 'rmsprop'
+    config.optimizer.nesterov = False  # of 'sgd', 'lars'
+    config.optimizer.betas = (0.9, 0.999)  # of 'adamw', 'lamb'
+    config.optimizer.rho = 0.9  # of 'rmsprop': kept share of the mean square
+    config.optimizer.epsilon = 1e-8  # of all but 'sgd'
+    config.optimizer.trust = 1e-3  # of 'lars': its trust coefficient
+    config.optimizer.weight_decay = 1e-4  # added to the gradient before momentum; 'adamw', 'lamb': of the weights
     config.optimizer.decay = r"kernel$"  # regular expression over parameter paths: what decays
     config.optimizer.clip_norm = 0.0  # of the global gradient; 0 for none
+    config.optimizer.clip_value = 0.0  # of each of its numbers; 0 for none
+    config.optimizer.clip_adaptive = 0.0  # of a unit's gradient over the norm of its weights; 0 for none
+    config.optimizer.rates = ()  # (regular expression, factor): a rate of their own for parameters of such a path
 
-    config.schedule = Config()  # training.schedule.make
+    config.schedule = Config()  # training.schedule.make and scaled
     config.schedule.peak = 0.1  # learning rate after warm-up
-    config.schedule.warmup = "0 epochs"  # linear from 0
-    config.schedule.decay = "cosine"  # or 'step', 'polynomial', 'constant'
-    config.schedule.boundaries = ()  # for 'step': when the rate is multiplied by `factor`
-    config.schedule.factor = 0.1
-    config.schedule.power = 1.0  # for 'polynomial'
-    config.schedule.final = 0.0  # learning rate at the end of 'cosine' and 'polynomial'
+    config.schedule.batch = placeholder(int)  # that peak, values and final are meant for; None for any
+    config.schedule.scaling = "linear"  # how they go with another batch, or 'sqrt'
+    config.schedule.warmup = "0 epochs"
+    config.schedule.warmup_kind = "linear"  # or 'exponential', or 'constant'
+    config.schedule.warmup_from = 0.0  # learning rate at its beginning, whatever the batch
+    config.schedule.decay = "cosine"  # or 'step', 'exponential', 'polynomial', 'piecewise', 'constant'
+    config.schedule.boundaries = ()  # of 'step': when the rate is multiplied by `factor`; of 'piecewise'
+    config.schedule.values = ()  # of 'piecewise': learning rates at the boundaries
+    config.schedule.factor = 0.1  # of 'step' and 'exponential'
+    config.schedule.every = "1 epochs"  # of 'exponential'
+    config.schedule.staircase = True  # of 'exponential': at once, not smoothly
+    config.schedule.power = 1.0  # of 'polynomial'
+    config.schedule.final = 0.0  # learning rate at the end of 'cosine', 'polynomial', 'piecewise'
+    config.schedule.per_epoch = False  # the rate changes at the beginnings of epochs only, as in torchvision and timm
 
     config.evaluation = Config()
     config.evaluation.every = "1 epochs"  # the evaluation split, and the holdout where there is one

@@ -5,8 +5,10 @@ import re
 from imagenet_jax.errors import UserError
 
 
-def steps(duration: str, examples: int, global_batch: int, total: int | None = None) -> int:
+def steps(duration: str, examples: int, global_batch: int, total: int | None = None, stretch: float = 1.0) -> int:
     """Optimizer steps in a duration: '90 epochs' of `examples`, '5000 steps', or '10%' of `total` steps.
+
+    Epochs and steps are so many more as `stretch` says.
 
     Raises:
         UserError: not a duration, or a percentage where there is no total.
@@ -16,7 +18,7 @@ def steps(duration: str, examples: int, global_batch: int, total: int | None = N
         if total is None:
             raise UserError(f"duration {duration!r}: a percentage of what? Use 'N epochs' or 'N steps' here")
         return round(number / 100 * total)
-    return round(number * examples / global_batch) if unit == "epochs" else round(number)
+    return round(stretch * (number * examples / global_batch if unit == "epochs" else number))
 
 
 def parse(duration: str) -> tuple[float, str]:

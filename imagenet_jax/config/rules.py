@@ -68,6 +68,11 @@ def _many(rule: Rule) -> Rule:
     return Rule(lambda v: isinstance(v, tuple) and all(map(rule.holds, v)), f"a tuple, each {rule.wanted}")
 
 
+def _pair(first: Rule, second: Rule) -> Rule:
+    return Rule(lambda v: isinstance(v, tuple) and len(v) == 2 and first.holds(v[0]) and second.holds(v[1]),
+                f"({first.wanted}, {second.wanted})")
+
+
 def _is_number(value: Any, kind: Any) -> bool:
     return isinstance(value, kind) and not isinstance(value, bool)
 
@@ -89,6 +94,7 @@ _SHARE = _real(0, 1, below=True)
 RULES = {
     "seed": _integer(0, 2**32 - 1),  # JAX keeps 32 bits: larger ones would repeat these
     "duration": _duration(percent=False),
+    "stretch": _real(0, 1e6, above=True),
     "global_batch": _integer(1, 2**24),
     "max_per_device_batch": _integer(1, 2**24),
     "parallel": _choice("pmap", "shard_map"),
@@ -129,19 +135,45 @@ RULES = {
     "model.bn_epsilon": _optional(_real(0, 1, above=True)),
     "model.zero_init_residual": _optional(_FLAG),
     "model.aux": _optional(_FLAG),
+    "mix.mixup": _real(),
+    "mix.cutmix": _real(),
+    "mix.prob": _real(0, 1),
+    "mix.switch": _real(0, 1),
+    "mix.group": _optional(_integer(1, 2**24)),
+    "mix.erase": _real(0, 1),
+    "mix.erase_area": _range(0, 1),
+    "mix.erase_aspect": _range(0, 100),
+    "loss.name": _choice("cross_entropy", "binary_cross_entropy"),
     "loss.label_smoothing": _SHARE,
+    "loss.target_threshold": _SHARE,
+    "optimizer.name": _choice("sgd", "lars", "rmsprop", "adamw", "lamb"),
     "optimizer.momentum": _SHARE,
     "optimizer.nesterov": _FLAG,
+    "optimizer.betas": _pair(_SHARE, _SHARE),
+    "optimizer.rho": _SHARE,
+    "optimizer.epsilon": _real(),
+    "optimizer.trust": _real(above=True),
     "optimizer.weight_decay": _real(),
     "optimizer.decay": _PATTERN,
     "optimizer.clip_norm": _real(),
+    "optimizer.clip_value": _real(),
+    "optimizer.clip_adaptive": _real(),
+    "optimizer.rates": _many(_pair(_PATTERN, _real())),
     "schedule.peak": _real(),
+    "schedule.batch": _optional(_integer(1, 2**24)),
+    "schedule.scaling": _choice("linear", "sqrt"),
     "schedule.warmup": _duration(zero=True),
-    "schedule.decay": _choice("cosine", "step", "polynomial", "constant"),
+    "schedule.warmup_kind": _choice("linear", "exponential", "constant"),
+    "schedule.warmup_from": _real(),
+    "schedule.decay": _choice("cosine", "step", "exponential", "polynomial", "piecewise", "constant"),
     "schedule.boundaries": _many(_duration()),
+    "schedule.values": _many(_real()),
     "schedule.factor": _real(0, 1, above=True),
+    "schedule.every": _duration(),
+    "schedule.staircase": _FLAG,
     "schedule.power": _real(0, 100),
     "schedule.final": _real(),
+    "schedule.per_epoch": _FLAG,
     "evaluation.every": _duration(),
     "evaluation.batch": _integer(1, 2**24),
     "checkpoint.every": _duration(),
@@ -161,7 +193,7 @@ def check(config: ConfigDict) -> None:
         UserError: with the key, the value, and what is allowed (the nearest choice for words).
     """
     for key, rule in RULES.items():
-        value = _get(config, key)
+        value = get(config, key)
         if not rule.holds(value):
             close = difflib.get_close_matches(str(value), rule.choices, 1)
             hint = f"; did you mean {close[0]!r}?" if close else ""
@@ -187,7 +219,8 @@ def check_pil(view: ConfigDict) -> None:
                         + ", ".join(_PIL_FILTERS))
 
 
-def _get(config: ConfigDict, key: str) -> Any:
+def get(config: ConfigDict, key: str) -> Any:
+    """The value of 'section.key'."""
     for part in key.split("."):
         config = config[part]
     return config

@@ -7,6 +7,7 @@ import functools
 from collections.abc import Callable
 
 import jax
+import numpy as np
 from flax import linen as nn
 
 from imagenet_jax.models.layers import BatchNorm, Conv
@@ -23,6 +24,7 @@ class Block(nn.Module):
     conv: Callable[..., Conv]
     norm: Callable[..., BatchNorm]
     last_scale_init: Callable[..., jax.Array]
+    drop_path: nn.Dropout
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -38,7 +40,7 @@ class Block(nn.Module):
             y = last_norm(name="bn2")(self.conv(features, 3, name="conv2")(y))
         if x.shape != y.shape:
             x = self.norm(name="downsample_bn")(self.conv(features, 1, self.stride, name="downsample_conv")(x))
-        return nn.relu(x + y)
+        return nn.relu(x + self.drop_path(y))
 
 
 class ResNet(NormNet, kw_only=True):
@@ -49,12 +51,15 @@ class ResNet(NormNet, kw_only=True):
         bottleneck: blocks of three convolutions, not of two.
         width: channels of the stem.
         zero_init_residual: the last BatchNorm scale of a block starts at zero (Goyal et al. 2017, section 5.1).
+        drop_path: rate at which the last residual branch is left out of an example in training, growing from 0 at the
+            first (Huang et al. 2016; as in timm/models/resnet.py).
     """
 
     blocks: tuple[int, ...]
     bottleneck: bool
     width: int = 64
     zero_init_residual: bool = False
+    drop_path: float = 0.0
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
@@ -63,10 +68,12 @@ class ResNet(NormNet, kw_only=True):
         last_scale_init = nn.initializers.zeros if self.zero_init_residual else nn.initializers.ones
         x = nn.relu(norm(name="bn1")(conv(self.width, 7, 2, name="conv1")(x)))
         x = max_pool(x, 3, 2, 1)
+        rates = iter(np.linspace(0, self.drop_path, sum(self.blocks)))
         for stage, count in enumerate(self.blocks):
             for i in range(count):
                 stride = 2 if stage and not i else 1
-                x = Block(self.width * 2**stage, stride, self.bottleneck, conv, norm, last_scale_init,
+                drop_path = nn.Dropout(float(next(rates)), broadcast_dims=(1, 2, 3), deterministic=not train)
+                x = Block(self.width * 2**stage, stride, self.bottleneck, conv, norm, last_scale_init, drop_path,
                           name=f"layer{stage + 1}_{i}")(x)
             self.feature(4 * 2**stage, x)
         return self.classify(self.pool(x), train)

@@ -116,6 +116,25 @@ def with_batch(config: config_lib.Config, batch: int, layout: parallel.Layout) -
     return config
 
 
+def trial(config: config_lib.Config, size: int = 96) -> list[str]:
+    """What goes wrong in two steps of a filled recipe, on a few drawn images of `size` px; nothing if all goes well."""
+    layout = parallel.make_layout(config.parallel)
+    try:
+        config = with_batch(config, 2 * len(layout.devices), layout)
+        options = recipe.step_options(config, CLASSES, recipe.plan(config, EXAMPLES)[1])
+        state = make_state(*init_variables(options.model, size, config.seed), options.optimizer, options.freeze,
+                           bool(config.ema_decay))
+        step = parallel.compile_step(functools.partial(train_step, options), layout)
+        batch = parallel.put_batch(drawn(config.global_batch, size), layout, 1)
+        state, _ = step(parallel.put_state(state, layout), batch)
+        _, metrics = step(state, batch)
+    except UserError as error:
+        return [str(error)]
+    metrics = parallel.get_state(metrics, layout)
+    finite = metrics["finite"][0] == 1 and np.isfinite(metrics["loss"][0])
+    return [] if finite else ["the loss of the second step, or the weights after it, is not finite"]
+
+
 def _measure(config: config_lib.Config, layout: parallel.Layout, seconds: float) -> Figures:
     total, learning_rate = recipe.plan(config, EXAMPLES)
     options = recipe.step_options(config, CLASSES, learning_rate)

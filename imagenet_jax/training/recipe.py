@@ -2,11 +2,13 @@
 
 import dataclasses
 import functools
+from typing import Any
 
 from imagenet_jax import config as config_lib
 from imagenet_jax import models
 from imagenet_jax.errors import UserError
 from imagenet_jax.training import losses, optimizer, schedule
+from imagenet_jax.training.mixing import Mix
 from imagenet_jax.training.step import StepOptions
 from imagenet_jax.transfer import freeze
 
@@ -22,16 +24,34 @@ def step_options(config: config_lib.Config, num_classes: int, learning_rate: sch
     if patterns:
         model = dataclasses.replace(model, frozen=functools.partial(freeze.is_frozen, patterns=patterns))
     return StepOptions(model, optimizer.make(learning_rate, **config.optimizer),
-                       functools.partial(losses.cross_entropy, **config.loss), config.seed, patterns,
-                       config.ema_decay, config.ema_warmup, config.aux_weight)
+                       losses.make(**config.loss), config.seed, patterns,
+                       config.ema_decay, config.ema_warmup, config.aux_weight, Mix(**config.mix))
 
 
 def plan(config: config_lib.Config, examples: int) -> tuple[int, schedule.Schedule]:
     """Steps of the whole run over `examples`, and its learning rate."""
-    total = config_lib.steps(config.duration, examples, config.global_batch)
+    total = config_lib.steps(config.duration, examples, config.global_batch, stretch=config.stretch)
     if total < 1:
         raise UserError(f"duration={config.duration!r} is less than one step of {config.global_batch} examples")
     if total >= 2**31:
         raise UserError(f"duration={config.duration!r} is {total:,} steps, more than are counted (2^31)")
-    steps = functools.partial(config_lib.steps, examples=examples, global_batch=config.global_batch, total=total)
-    return total, schedule.make(steps, total, **config.schedule)
+    steps = functools.partial(config_lib.steps, examples=examples, global_batch=config.global_batch, total=total,
+                              stretch=config.stretch)
+    return total, schedule.make(steps, total, epoch=examples / config.global_batch, **_peaks(config))
+
+
+def scaling(config: config_lib.Config) -> str:
+    """What the recipe's rule makes of its learning rate for a batch that is not its own, in words; else nothing."""
+    stated, batch = config.schedule, config.schedule.batch
+    if batch in (None, config.global_batch):
+        return ""
+    return (f"The learning rate is {_peaks(config)['peak']:.4g} at its peak for a batch of {config.global_batch:,}: "
+            f"the recipe has {stated.peak:.4g} for {batch:,}, and the {stated.scaling} rule for others.")
+
+
+def _peaks(config: config_lib.Config) -> dict[str, Any]:
+    """The schedule with those of its rates that go with the batch as the recipe's rule has them for this one."""
+    stated = dict(config.schedule)
+    rule = {"batch": stated.pop("batch"), "rule": stated.pop("scaling"), "global_batch": config.global_batch}
+    rates = {key: schedule.scaled(stated[key], **rule) for key in ("peak", "final")}
+    return stated | rates | {"values": tuple(schedule.scaled(value, **rule) for value in stated["values"])}

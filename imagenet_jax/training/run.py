@@ -14,7 +14,7 @@ from imagenet_jax.dataset import cache
 from imagenet_jax.errors import UserError
 from imagenet_jax.input import loader, order
 from imagenet_jax.training import optimizer, parallel, schedule
-from imagenet_jax.training.recipe import plan, step_options
+from imagenet_jax.training.recipe import plan, scaling, step_options
 from imagenet_jax.training.state import TrainState
 from imagenet_jax.training.step import StepOptions
 from imagenet_jax.transfer import freeze
@@ -63,6 +63,7 @@ def build(config: config_lib.Config, workdir: str) -> Run:
     layout = parallel.make_layout(config.parallel)
     micro = parallel.micro_batches(layout, config.global_batch, config.max_per_device_batch,
                                    getattr(options.model, "bn_group", None))
+    notes = (*notes, *filter(None, [scaling(config)]))
     return Run(config, workdir, dataset, train_part, judged, layout, micro, total,
                cadence(config, len(train_part.pool), total), learning_rate, options, notes)
 

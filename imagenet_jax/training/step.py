@@ -1,5 +1,6 @@
 """The train step: pure, per device, collectives by axis name. Knows nothing of files or TensorFlow."""
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
@@ -10,6 +11,8 @@ from flax import linen as nn
 from jax import lax
 
 from imagenet_jax.models.layers import AXIS, param_dtype
+from imagenet_jax.training import mixing
+from imagenet_jax.training.losses import Loss
 from imagenet_jax.training.state import PyTree, TrainState
 from imagenet_jax.transfer import freeze
 
@@ -18,24 +21,23 @@ Metrics = dict[str, tuple[jax.Array, jax.Array]]  # name -> (sum, count), alread
 
 
 class StepOptions(NamedTuple):
-    """What the step is made of. `loss` maps (logits [B, K], labels [B]) to [B]; ema_* see `average`, aux_weight see
-    `model_loss`.
-    """
+    """What the step is made of; ema_* see `average`, aux_weight see `model_loss`."""
 
     model: nn.Module
     optimizer: optax.GradientTransformation
-    loss: Callable[[jax.Array, jax.Array], jax.Array]
+    loss: Loss
     seed: int = 0
     freeze: tuple[str, ...] = ()
     ema_decay: float = 0.0
     ema_warmup: bool = True
     aux_weight: float = 0.0
+    mix: mixing.Mix = mixing.Mix()
 
 
 def normalize(image: jax.Array, model: nn.Module) -> jax.Array:
-    """uint8 RGB [..., 3] -> what `model` takes: its mean is 0, its deviation 1, of its dtype."""
+    """uint8 RGB [..., 3] -> what `model` takes but for its dtype: its mean is 0, its deviation 1."""
     full = param_dtype(model.dtype)
-    return ((image.astype(full) - jnp.array(model.mean, full)) / jnp.array(model.std, full)).astype(model.dtype)
+    return (image.astype(full) - jnp.array(model.mean, full)) / jnp.array(model.std, full)
 
 
 def train_step(options: StepOptions, state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
@@ -47,18 +49,21 @@ def train_step(options: StepOptions, state: TrainState, batch: Batch) -> tuple[T
             Gradients and BatchNorm statistics of the K micro-batches are averaged before the one update.
 
     Returns:
-        The new state, and metrics as (sum, count) pairs over the global batch: `loss`, `top1`, and `finite`, (1, 1)
-        unless a parameter or statistic of the new state is not finite.
+        The new state, and metrics as (sum, count) pairs over the global batch: `loss`, `top1` (against the labels, also
+        where examples are mixed), and `finite`, (1, 1) unless a parameter or statistic of the new state is not finite.
     """
     trainable, frozen = freeze.split(state.params, options.freeze)
-    key = jax.random.fold_in(jax.random.fold_in(jax.random.key(options.seed), state.step), lax.axis_index(AXIS))
+    step_key = jax.random.fold_in(jax.random.key(options.seed), state.step)
+    key = jax.random.fold_in(step_key, lax.axis_index(AXIS))
     micro_batches, micro_size = batch["label"].shape
     global_batch = micro_batches * micro_size * lax.axis_size(AXIS)
+    batch = mixing.with_partners(options.mix, batch, jax.process_count())
 
     def loss_fn(trainable: PyTree, micro: Batch, key: jax.Array) -> tuple[jax.Array, tuple[PyTree, Metrics]]:
         variables = {"params": freeze.merge(trainable, frozen), "batch_stats": state.batch_stats}
-        image = normalize(micro["image"], options.model)
-        losses, logits, batch_stats = model_loss(options.model, options.loss, variables, image, micro["label"], key,
+        image, targets = mixing.examples(options.mix, step_key, micro, functools.partial(
+            normalize, model=options.model), options.model.num_classes)
+        losses, logits, batch_stats = model_loss(options.model, options.loss, variables, image, targets, key,
                                                  options.aux_weight)
         correct = logits.argmax(-1) == micro["label"]
         counts = jnp.asarray(losses.size, losses.dtype)
@@ -103,17 +108,17 @@ def average(ema: PyTree, new: PyTree, step: jax.Array, options: StepOptions) -> 
     return jax.tree.map(lambda old, value: old + (share * (value - old)).astype(old.dtype), ema, new)
 
 
-def model_loss(model: nn.Module, loss: Callable[[jax.Array, jax.Array], jax.Array], variables: PyTree,
-               image: jax.Array, label: jax.Array, key: jax.Array,
+def model_loss(model: nn.Module, loss: Loss, variables: PyTree, image: jax.Array, targets: jax.Array, key: jax.Array,
                aux_weight: float = 0.0) -> tuple[jax.Array, jax.Array, PyTree]:
     """Losses [B], logits [B, K] and new batch_stats of a model in training.
 
     The loss of each auxiliary head, if the model has any, is added with weight `aux_weight`.
     """
+    image = image.astype(model.dtype)
     logits, updated = model.apply(variables, image, train=True, mutable=["batch_stats", "aux"], rngs={"dropout": key})
-    losses = loss(logits, label)
+    losses = loss(logits, targets)
     for aux_logits in updated.get("aux", {}).values():
-        losses += aux_weight * loss(aux_logits, label)
+        losses += aux_weight * loss(aux_logits, targets)
     return losses, logits, updated.get("batch_stats", {})
 
 
@@ -130,4 +135,4 @@ def _sum_over(one: Callable[[Batch, jax.Array], PyTree], batch: Batch, keys: jax
 
 def make_apply(model: nn.Module) -> Callable[[PyTree, jax.Array], jax.Array]:
     """(variables, image uint8 [B, H, W, 3]) -> logits [B, K], in evaluation mode."""
-    return lambda variables, image: model.apply(variables, normalize(image, model))
+    return lambda variables, image: model.apply(variables, normalize(image, model).astype(model.dtype))

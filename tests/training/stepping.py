@@ -7,6 +7,7 @@ import jax
 import numpy as np
 from flax import linen as nn
 
+from imagenet_jax import config
 from imagenet_jax.models.layers import Conv, dense, normal
 from imagenet_jax.models.lowering import max_pool
 from imagenet_jax.models.net import Net, NormNet
@@ -50,11 +51,10 @@ class DropoutNet(Net):
         return layer(CLASSES, "head")(nn.Dropout(self.dropout, deterministic=not train)(x))
 
 
-def sgd(rate=0.1, *, momentum=0.9, nesterov=False, weight_decay=0.0, decay="kernel$", clip_norm=0.0):
-    """`optimizer.make` with the values that most tests share; `rate` may be a schedule."""
+def sgd(rate=0.1, **changes):
+    """`optimizer.make` with the defaults of the config, but without weight decay; `rate` may be a schedule."""
     schedule = rate if callable(rate) else lambda step: rate
-    return optimizer.make(schedule, momentum=momentum, nesterov=nesterov, weight_decay=weight_decay, decay=decay,
-                          clip_norm=clip_norm)
+    return optimizer.make(schedule, **dict(config.base().optimizer) | {"weight_decay": 0.0} | changes)
 
 
 def options(model=None, transform=None, **others):

@@ -73,6 +73,103 @@ def test_momentum(nesterov):
     np.testing.assert_allclose(params["bn1/scale"], expected, rtol=1e-6)
 
 
+def adamw(grad, weight, slots, step, decays, rate=0.01, b1=0.8, b2=0.99, epsilon=1e-3, weight_decay=0.1):
+    """torch.optim.AdamW."""
+    weight = weight * (1 - rate * weight_decay * decays)
+    first, second = (slots or (0, 0))
+    first, second = b1 * first + (1 - b1) * grad, b2 * second + (1 - b2) * grad**2
+    update = (first / (1 - b1**step)) / (np.sqrt(second / (1 - b2**step)) + epsilon)
+    return weight - rate * update, (first, second)
+
+
+def lamb(grad, weight, slots, step, decays, rate=0.01, b1=0.8, b2=0.99, epsilon=1e-3, weight_decay=0.1):
+    """timm.optim.Lamb without its clipping of the gradient: the trust ratio where there is weight decay."""
+    first, second = (slots or (0, 0))
+    first, second = b1 * first + (1 - b1) * grad, b2 * second + (1 - b2) * grad**2
+    update = (first / (1 - b1**step)) / (np.sqrt(second / (1 - b2**step)) + epsilon) + weight_decay * decays * weight
+    trust = np.linalg.norm(weight) / np.linalg.norm(update) if decays else 1
+    return weight - rate * trust * update, (first, second)
+
+
+def lars(grad, weight, slots, step, decays, rate=0.01, momentum=0.8, trust=0.02, epsilon=1e-3, weight_decay=0.1):
+    """You et al. 2017, algorithm 1."""
+    grad = grad + weight_decay * decays * weight
+    local = trust * np.linalg.norm(weight) / (np.linalg.norm(grad) + epsilon) if decays else 1
+    slots = momentum * (0 if slots is None else slots) + rate * local * grad
+    return weight - slots, slots
+
+
+def rmsprop(grad, weight, slots, step, decays, rate=0.01, momentum=0.8, rho=0.7, epsilon=1e-3, weight_decay=0.1):
+    """tf.compat.v1.train.RMSPropOptimizer, on a loss with L2 of the weights."""
+    grad = grad + weight_decay * decays * weight
+    square, moved = slots or (1, 0)
+    square = rho * square + (1 - rho) * grad**2
+    moved = momentum * moved + rate * grad / np.sqrt(square + epsilon)
+    return weight - moved, (square, moved)
+
+
+@pytest.mark.parametrize("formula", [adamw, lamb, lars, rmsprop])
+def test_fifty_steps_are_those_of_the_formula(formula):
+    rng = np.random.default_rng(0)
+    start = {path: rng.normal(size=value.shape) for path, value in PARAMS.items()}
+    with jax.enable_x64(True):
+        transform = sgd(0.01, name=formula.__name__, momentum=0.8, betas=(0.8, 0.99), rho=0.7, epsilon=1e-3, trust=0.02,
+                        weight_decay=0.1)
+        params = jax.tree.map(jnp.asarray, start)
+        state, update = transform.init(params), jax.jit(transform.update)
+        expected, slots = start, dict.fromkeys(start)
+        for step in range(1, 51):
+            grads = {path: rng.normal(size=value.shape) + value for path, value in start.items()}
+            updates, state = update(grads, state, params)
+            params = optax.apply_updates(params, updates)
+            new = {path: formula(grads[path], expected[path], slots[path], step, path.endswith("kernel"))
+                   for path in start}
+            expected, slots = ({path: each[i] for path, each in new.items()} for i in (0, 1))
+    for path, value in expected.items():
+        np.testing.assert_allclose(params[path], value, rtol=1e-10, err_msg=path)
+
+
+def test_clipping_of_numbers_and_of_units():
+    grads = jax.tree.map(lambda x: jnp.full_like(x, 3.0), PARAMS)
+    after = update(sgd(1.0, clip_value=0.5), grads)
+    for path, before in PARAMS.items():
+        np.testing.assert_allclose(after[path], before - 0.5)
+    after = update(sgd(1.0, clip_adaptive=0.1), grads)  # of a unit's norm of weights: a column of a kernel
+    np.testing.assert_allclose(after["conv1/kernel"], 2 - 0.1 * 2, rtol=1e-5)
+    np.testing.assert_allclose(after["head/kernel"], 5 - 0.1 * 5, rtol=1e-5)
+
+
+def test_parameters_may_have_rates_of_their_own():
+    after = update(sgd(0.5, rates=(("^head/kernel", 10.0), ("^head/", 0.0))), jax.tree.map(jnp.ones_like, PARAMS))
+    moved = {path: float((PARAMS[path] - after[path]).max()) for path in PARAMS}
+    assert moved == {"conv1/kernel": 0.5, "bn1/scale": 0.5, "head/kernel": 5.0, "head/bias": 0.0}
+
+
+def test_binary_cross_entropy_asks_of_each_class():
+    rng = np.random.default_rng(0)
+    logits, labels = rng.normal(size=(6, 5)) * 3, np.arange(6) % 5
+    soft = rng.dirichlet(np.ones(5), 6)
+    with jax.enable_x64(True):
+        for targets, used in ((labels, np.eye(5)[labels] * 0.8 + 0.2 / 5), (soft, soft * 0.8 + 0.2 / 5)):
+            for threshold, wanted in ((0.0, used), (0.3, used > 0.3)):
+                loss = functools.partial(losses.binary_cross_entropy, label_smoothing=0.2, target_threshold=threshold)
+                grads = jax.grad(lambda x, loss=loss, targets=targets: loss(x, targets).sum())(logits)
+                probability = 1 / (1 + np.exp(-logits))
+                expected = -(wanted * np.log(probability) + (1 - wanted) * np.log(1 - probability)).mean(1)
+                np.testing.assert_allclose(loss(logits, targets), expected, rtol=1e-9)
+                np.testing.assert_allclose(grads, (probability - wanted) / 5, rtol=1e-7)  # as PyTorch's
+
+
+def test_cross_entropy_of_shares_of_classes():
+    rng = np.random.default_rng(0)
+    logits, soft = rng.normal(size=(6, 5)) * 3, rng.dirichlet(np.ones(5), 6)
+    with jax.enable_x64(True):
+        loss = losses.make(name="cross_entropy", label_smoothing=0.1, target_threshold=0.0)
+        grads = jax.grad(lambda x: loss(x, soft).sum())(logits)
+    softmax = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    np.testing.assert_allclose(grads, softmax - (0.9 * soft + 0.1 / 5), rtol=1e-7)  # as PyTorch's
+
+
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_label_smoothing(smoothing):
     logits = np.random.default_rng(0).normal(size=(6, 5)).astype(np.float32) * 5

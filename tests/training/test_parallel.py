@@ -7,10 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from small_net import SmallNet
+from stepping import sgd
 
 from imagenet_jax.errors import UserError
 from imagenet_jax.models.layers import BatchNorm
-from imagenet_jax.training import losses, optimizer, parallel
+from imagenet_jax.training import losses, parallel
 from imagenet_jax.training.state import init_variables, make_state
 from imagenet_jax.training.step import StepOptions, train_step
 
@@ -18,10 +19,9 @@ GLOBAL_BATCH, BN_GROUP, STEPS, SIZE = 32, 8, 10, 10
 
 
 def options(dtype):
-    sgd = optimizer.make(lambda step: 0.1, momentum=0.9, nesterov=True, weight_decay=1e-3, decay="kernel$",
-                         clip_norm=0.0)
     loss = functools.partial(losses.cross_entropy, label_smoothing=0.1)
-    return StepOptions(SmallNet(num_classes=5, bn_group=BN_GROUP, dtype=dtype), sgd, loss)
+    return StepOptions(SmallNet(num_classes=5, bn_group=BN_GROUP, dtype=dtype), sgd(nesterov=True, weight_decay=1e-3),
+                       loss)
 
 
 def batches():

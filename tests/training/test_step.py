@@ -33,8 +33,9 @@ def run_variant(variant, dtype):
     """Our side of make_torch_reference.train: the last state, and the loss of each step."""
     labels = REFERENCE["label"]
     duration = functools.partial(config.steps, examples=labels.size, global_batch=labels.shape[1])
-    rate = schedule.make(duration, len(labels), decay="cosine", boundaries=(), factor=0.1, power=1.0,
-                         **json.loads(str(REFERENCE["schedule"])))
+    stated = dict(config.base().schedule) | json.loads(str(REFERENCE["schedule"]))
+    del stated["batch"], stated["scaling"]
+    rate = schedule.make(duration, len(labels), epoch=1.0, **stated)
     loss = functools.partial(losses.cross_entropy, label_smoothing=float(REFERENCE["label_smoothing"]))
     opts = options(ResidualNet(dtype=dtype), sgd(rate, **VARIANTS[variant]), loss=loss)
     batches = [{"image": image, "label": label} for image, label in zip(REFERENCE["image"], labels, strict=True)]

@@ -43,6 +43,14 @@ def test_the_batch_of_the_recipe_is_accumulated_as_in_training_and_a_batch_to_tr
     assert next(benchmark.measure(config, [64], seconds=0.05)).micro_batches == 1
 
 
+def test_two_steps_of_a_recipe_are_tried(config):
+    assert benchmark.trial(config, 32) == []
+    config.schedule.peak = 1e30
+    assert "not finite" in benchmark.trial(config, 32)[0]
+    config.freeze = ("nothing_like_this",)
+    assert "nothing_like_this" in benchmark.trial(config, 32)[0]
+
+
 def test_the_rate_is_the_median_of_the_windows(config, monkeypatch):
     monkeypatch.setattr(benchmark, "_windows", lambda *_: [0.1, 0.2, 0.4, 0.8, 1.6])
     figures = next(benchmark.measure(config, [8], seconds=1))

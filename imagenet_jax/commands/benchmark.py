@@ -39,7 +39,7 @@ def measure_input() -> None:
     from imagenet_jax import config as config_lib
     from imagenet_jax import dataset, models
     from imagenet_jax.dataset import cache
-    from imagenet_jax.input import benchmark, loader
+    from imagenet_jax.input import benchmark, chunks, loader
 
     config = models.fill_view(CONFIG.value or config_lib.base())
     config_lib.check(config)
@@ -49,7 +49,7 @@ def measure_input() -> None:
         loader.Part(records, np.arange(len(records))), config.augment, batch=config.global_batch,
         workers=loader.Workers(**config.loader), seconds=SECONDS.value or 3,
         put=lambda images: jax.block_until_ready(jax.device_put(images)))
-    cores = min(benchmark.cores(), config.loader.threads or benchmark.cores())
+    cores = min(chunks.cores(), config.loader.threads or chunks.cores())
     print(table(stages, cores))
     worst = benchmark.binding(stages)
     print(f"{_WORDS[worst.name]!r} binds: {worst.own:.0f} us an image, of {1e6 / stages[-1].rate:.0f} in all.")

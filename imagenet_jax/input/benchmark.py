@@ -2,13 +2,13 @@
 
 import contextlib
 import itertools
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from imagenet_jax import dataset
 from imagenet_jax.input import loader, order, pixels
 
 tf = pixels.tf
@@ -55,21 +55,16 @@ def binding(stages: list[Stage]) -> Stage:
     return max((stage for stage in stages if stage.name != "whole"), key=lambda stage: stage.own)
 
 
-def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def _stages(part: loader.Part, augment: Mapping[str, Any], batch: int, workers: loader.Workers,
             put: Callable[[np.ndarray], Any]) -> dict[str, Iterator[int]]:
-    some = part.pool[order.permutation(0, 0, len(part.pool))[:IN_MEMORY]]
-    spec = loader.step_spec(seed=0, global_batch=len(some), augment=augment, host_slice=loader.ONE_HOST)
-    encoded, *_, crops = loader.read_step(part.records, some, 0, **spec)
-    memory = tf.data.Dataset.from_tensor_slices((encoded.tolist(), crops)).repeat()
+    memory = _in_memory(part, augment).repeat()
+    options = tf.data.Options()
+    options.threading.private_threadpool_size = workers.threads
+    options.threading.max_intra_op_parallelism = 1  # images run beside each other: no one is cut over threads
 
     def mapped(stage: Callable[..., tf.Tensor]) -> Iterator[int]:
         outputs = memory.map(stage, num_parallel_calls=tf.data.AUTOTUNE).batch(batch).prefetch(2)
-        for _ in outputs.with_options(loader.options(workers)):
+        for _ in outputs.with_options(options):
             yield batch
 
     def read() -> Iterator[int]:
@@ -91,11 +86,22 @@ def _stages(part: loader.Part, augment: Mapping[str, Any], batch: int, workers: 
                 put(made["image"])
                 yield batch
 
+    resizing = loader.train_recipe(augment)
     return {"read": read(),
             "whole": mapped(lambda e, c: tf.shape(pixels.decode(e))),
             "decode": mapped(lambda e, c: tf.shape(pixels.decode_window(e, c[:4]))),
-            "resize": mapped(lambda e, c: loader.train_example(augment)(e, c)),
+            "resize": mapped(lambda e, c: resizing.view(e, c, **resizing.options)),
             "batch": made(), "device": on_device()}
+
+
+def _in_memory(part: loader.Part, augment: Mapping[str, Any]) -> tf.data.Dataset:
+    """Encoded images and their crops, of some examples of the part."""
+    count = min(IN_MEMORY, len(part.pool))
+    plan = loader.train_plan(part.pool, seed=0, global_batch=count, host_slice=loader.ONE_HOST)(0)
+    encoded = [record[slice(*dataset.row(record).image)] for record in part.records.read(plan.index)]
+    sizes = np.array([pixels.image_size(image) for image in encoded])
+    crops = pixels.random_crops(plan.uniform, sizes, **loader.train_recipe(augment).drawn)
+    return tf.data.Dataset.from_tensor_slices((encoded, crops))
 
 
 def _rate(stage: Iterator[int], seconds: float) -> float:

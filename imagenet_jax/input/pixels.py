@@ -15,6 +15,7 @@ import tensorflow as tf  # noqa: E402 it reads what quiet() says
 with contextlib.suppress(RuntimeError):  # it has run already, and holds what it holds
     for _kind in ("GPU", "TPU"):  # they are JAX's: TensorFlow would take all of their memory at its first operation
         tf.config.set_visible_devices([], _kind)
+    tf.config.threading.set_intra_op_parallelism_threads(1)  # images run beside each other: no one is cut over threads
 
 _RATIOS = (1, 2, 4, 8)  # that libjpeg can shrink by while it decodes
 _NO_FRAME = (0xC4, 0xC8, 0xCC)  # JPEG markers among those of frames that are none
@@ -54,10 +55,10 @@ def random_crops(uniform: np.ndarray, sizes: np.ndarray, area: tuple[float, floa
     return np.concatenate([corner, sides, flip * (uniform[:, -1:] < 0.5)], axis=1).astype(np.int32)
 
 
-def image_size(encoded: bytes) -> tuple[int, int]:
+def image_size(encoded: bytes | memoryview) -> tuple[int, int]:
     """Height and width in px that the header of an encoded image states; (1, 1) where it cannot be read."""
-    at = 2
-    while encoded.startswith(b"\xff\xd8") and at + 9 <= len(encoded) and encoded[at] == 0xFF:
+    at, jpeg = 2, encoded[:2] == b"\xff\xd8"
+    while jpeg and at + 9 <= len(encoded) and encoded[at] == 0xFF:
         marker = encoded[at + 1]
         if 0xC0 <= marker <= 0xCF and marker not in _NO_FRAME:
             return int.from_bytes(encoded[at + 5 : at + 7]), int.from_bytes(encoded[at + 7 : at + 9])

@@ -3,7 +3,7 @@
 A message is a row of fields: a byte that is field number * 8 + kind, then, for kind 2, a length and so many bytes; a
 number is cut into groups of 7 bits, the lowest first (protobuf.dev/programming-guides/encoding). An Example holds
 Features (field 1), which holds entries (1) of a key (1) and a Feature (2), which is one list of bytes (1), floats (2)
-or integers (3). Protobuf's own parser copies everything and takes ten times as long.
+or integers (3). Protobuf's own parser copies everything: of a picture of 110 KB it takes ten times as long.
 """
 
 from typing import NamedTuple

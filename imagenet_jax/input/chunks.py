@@ -51,13 +51,15 @@ class Plan(NamedTuple):
 class Recipe(NamedTuple):
     """How an example becomes an image.
 
-    view: the function of `pixels` that makes it, and `options` for that. drawn: for `pixels.random_crops`, None where
-    nothing is drawn.
+    view: the function of `pixels` that makes it in a graph, and `options` for that. drawn: for `pixels.random_crops`,
+    None where nothing is drawn. finish: (what the view made, crop, place) writes the image into its place; where there
+    is one, the view may give any size.
     """
 
     view: Callable[..., tf.Tensor]
     options: Mapping[str, Any]
     drawn: Mapping[str, Any] | None = None
+    finish: Callable[[np.ndarray, np.ndarray, np.ndarray], None] | None = None
 
 
 class Crew(NamedTuple):
@@ -116,10 +118,12 @@ def start(crew: Crew, records: dataset.Records, step: int, plan: Callable[[int],
             "mask": np.ones(batch, np.float32)}
     planned, chunks = crew.readers.submit(plan, step), []
     for first in range(0, batch, CHUNK):
-        part = slice(first, first + CHUNK)
+        part = slice(first, min(first + CHUNK, batch))
+        graph = _graph(recipe.view, tuple(sorted(recipe.options.items())),
+                       part.stop - first if recipe.finish else None)  # built here, and not by many threads at once
         reading = crew.readers.submit(_read, records, planned, part, recipe.drawn)
         place = {key: array[part] for key, array in made.items()}
-        chunks.append(crew.makers.submit(_make, reading, recipe, place))
+        chunks.append(crew.makers.submit(_make, reading, recipe, graph, place))
     return made, chunks
 
 
@@ -151,19 +155,22 @@ def _read(records: dataset.Records, planned: Future, part: slice, drawn: Mapping
     return _Chunk(found, rows, index, pixels.random_crops(plan.uniform[part], np.array(sizes), **drawn))
 
 
-def _make(reading: Future, recipe: Recipe, place: Batch) -> None:
+def _make(reading: Future, recipe: Recipe, graph: Callable[..., Any], place: Batch) -> None:
     """Writes a chunk that is being read into its place."""
     chunk = reading.result()
-    graph = _graph(recipe.view, tuple(sorted(recipe.options.items())))
     try:
-        image = graph(tf.constant(np.array(chunk.records, object)), _spans(chunk.rows), tf.constant(chunk.crops))
+        made = graph(tf.constant(np.array(chunk.records, object)), _spans(chunk.rows), tf.constant(chunk.crops))
     except tf.errors.InvalidArgumentError as error:
         reason = _undecodable(chunk, recipe)
         if not reason:
             raise
         raise Undecodable(f"An image could not be decoded: {reason}. Prepare the dataset again with --verify=decode: "
                           "it finds such images and sets them aside.") from error
-    np.copyto(place["image"], image.numpy())
+    if recipe.finish is None:
+        np.copyto(place["image"], np.asarray(memoryview(made)))  # numpy() would copy once more
+    else:
+        for image, crop, out in zip(made, chunk.crops, place["image"], strict=True):
+            recipe.finish(np.asarray(memoryview(image)), crop, out)
     place["label"][:] = [row.label for row in chunk.rows]
     place["file_name"][:] = [row.file_name for row in chunk.rows]
     place["index"][:] = chunk.index
@@ -173,19 +180,24 @@ def _spans(rows: list[dataset.Row]) -> tf.Tensor:
     return tf.constant(np.array([row.image for row in rows], np.int32))
 
 
-@functools.lru_cache(maxsize=8)
-def _graph(view: Callable[..., tf.Tensor], options: tuple[tuple[str, Any], ...]) -> Callable[..., tf.Tensor]:
-    """From records string [n], where their images are int32 [n, 2] and crops to images uint8 [n, size, size, 3]."""
+@functools.lru_cache(maxsize=32)
+def _graph(view: Callable[..., tf.Tensor], options: tuple[tuple[str, Any], ...], count: int | None
+           ) -> Callable[..., Any]:
+    """From records string [n], where their images are int32 [n, 2] and crops to images uint8 [n, size, size, 3].
 
-    def chunk(records: tf.Tensor, spans: tf.Tensor, crops: tf.Tensor) -> tf.Tensor:
-        encoded = tf.strings.substr(records, spans[:, 0], spans[:, 1] - spans[:, 0])
-        size = dict(options)["size"]
+    For a `count` of examples: to a list of what the view makes, whatever its sizes.
+    """
+
+    def chunk(records: tf.Tensor, spans: tf.Tensor, crops: tf.Tensor) -> tf.Tensor | list[tf.Tensor]:
+        encoded, size = tf.strings.substr(records, spans[:, 0], spans[:, 1] - spans[:, 0]), dict(options)["size"]
+        if count:
+            return [view(*example, **dict(options)) for example in zip(*map(tf.unstack, (encoded, crops)), strict=True)]
         return tf.map_fn(lambda example: view(*example, **dict(options)), (encoded, crops), parallel_iterations=1,
                          fn_output_signature=tf.TensorSpec((size, size, 3), tf.uint8))
 
     return tf.function(chunk).get_concrete_function(
-        tf.TensorSpec([None], tf.string), tf.TensorSpec([None, 2], tf.int32),
-        tf.TensorSpec([None, pixels.CROP], tf.int32))
+        tf.TensorSpec([count], tf.string), tf.TensorSpec([count, 2], tf.int32),
+        tf.TensorSpec([count, pixels.CROP], tf.int32))
 
 
 def _undecodable(chunk: _Chunk, recipe: Recipe) -> str:

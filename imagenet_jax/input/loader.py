@@ -76,7 +76,10 @@ def train_plan(pool: np.ndarray, *, seed: int, global_batch: int, host_slice: Ho
 def train_recipe(augment: Mapping[str, Any]) -> chunks.Recipe:
     """How an example is cropped, resized and flipped in training."""
     options = {key: value for key, value in augment.items() if key not in _DRAWN}
-    return chunks.Recipe(pixels.train_example, options, {key: augment[key] for key in _DRAWN})
+    drawn = {key: augment[key] for key in _DRAWN}
+    if augment["interpolation"] == "bilinear" and not augment["antialias"]:
+        return chunks.Recipe(pixels.train_window, options, drawn, pixels.place_window)
+    return chunks.Recipe(pixels.train_example, options, drawn)  # OpenCV has other weights for these
 
 
 def eval_batches(part: Part, *, batch: int, view: Mapping[str, Any], host_slice: Host = ONE_HOST,

@@ -17,6 +17,7 @@ from imagenet_jax.prepare.writer import Example, Source
 N = 23
 DRAWN = {"area": (0.08, 1.0), "aspect": (3 / 4, 4 / 3), "flip": True}
 RESIZED = {"size": 8, "interpolation": "bilinear", "antialias": True}
+PLAIN = RESIZED | {"antialias": False}  # by OpenCV
 VIEW = {"size": 8, "interpolation": "bilinear", "antialias": True}
 
 
@@ -34,8 +35,13 @@ def encoded(records: dataset.Records, index: int) -> bytes:
     return dataset.features(record)["image"].bytes_list.value[0]
 
 
+@pytest.fixture(scope="module", params=[RESIZED, PLAIN], ids=["tensorflow", "opencv"])
+def resized(request) -> dict:
+    return request.param
+
+
 @pytest.fixture(scope="module")
-def one_by_one(records) -> dict[int, np.ndarray]:
+def one_by_one(records, resized) -> dict[int, np.ndarray]:
     """The image of each of the first 40 positions with seed 5, made alone."""
     made = {}
     for position in range(40):
@@ -43,16 +49,21 @@ def one_by_one(records) -> dict[int, np.ndarray]:
         image = encoded(records, index)
         (crop,) = pixels.random_crops(order.draws(5, position, 1, pixels.DRAWS), np.array([pixels.image_size(image)]),
                                       **DRAWN)
-        made[position] = pixels.train_example(pixels.tf.constant(image), crop, **RESIZED).numpy()
+        if resized["antialias"]:
+            made[position] = pixels.train_example(pixels.tf.constant(image), crop, **resized).numpy()
+        else:
+            window = pixels.train_window(pixels.tf.constant(image), crop, **resized).numpy()
+            made[position] = np.empty((8, 8, 3), np.uint8)
+            pixels.place_window(window, crop, made[position])
     return made
 
 
 @pytest.mark.parametrize(("threads", "size"), [(1, 1), (1, 16), (2, 3), (3, 8), (5, 7), (8, 2)])
 @pytest.mark.parametrize("host", [Host(0, 1), Host(1, 2)])
-def test_threads_and_chunks_change_no_bit(records, one_by_one, monkeypatch, threads, size, host) -> None:
+def test_threads_and_chunks_change_no_bit(records, one_by_one, resized, monkeypatch, threads, size, host) -> None:
     monkeypatch.setattr(chunks, "CHUNK", size)
     batches = loader.train_batches(Part(records, np.arange(N)), seed=5, start_step=1, global_batch=10, host_slice=host,
-                                   augment=DRAWN | RESIZED, workers=loader.Workers(threads=threads))
+                                   augment=DRAWN | resized, workers=loader.Workers(threads=threads))
     for step, batch in zip((1, 2, 3), batches, strict=False):
         positions = order.host_positions(step, 10, *host)
         index = order.stream(5, N, positions)

@@ -17,7 +17,8 @@ SECONDS = flags.DEFINE_float("seconds", None, "How long each stage (3 by default
 OUT = flags.DEFINE_string("out", "", "Where to write the figures as JSON; by default only the table is printed.")
 
 _WORDS = {"read": "read records, one thread", "whole": "(decode whole images)", "decode": "decode the crop: limit",
-          "resize": "+ resize, flip", "batch": "+ read, batch", "device": "+ to device"}
+          "resize": "+ resize, flip, batch", "undecoded": "(all but decode, resize)", "batch": "+ read",
+          "device": "+ to device"}
 
 
 def main(argv: list[str]) -> None:
@@ -39,7 +40,7 @@ def measure_input() -> None:
     from imagenet_jax import config as config_lib
     from imagenet_jax import dataset, models
     from imagenet_jax.dataset import cache
-    from imagenet_jax.input import benchmark, loader
+    from imagenet_jax.input import benchmark, chunks, loader
 
     config = models.fill_view(CONFIG.value or config_lib.base())
     config_lib.check(config)
@@ -49,7 +50,7 @@ def measure_input() -> None:
         loader.Part(records, np.arange(len(records))), config.augment, batch=config.global_batch,
         workers=loader.Workers(**config.loader), seconds=SECONDS.value or 3,
         put=lambda images: jax.block_until_ready(jax.device_put(images)))
-    cores = min(benchmark.cores(), config.loader.threads or benchmark.cores())
+    cores = min(chunks.cores(), config.loader.threads or chunks.cores())
     print(table(stages, cores))
     worst = benchmark.binding(stages)
     print(f"{_WORDS[worst.name]!r} binds: {worst.own:.0f} us an image, of {1e6 / stages[-1].rate:.0f} in all.")

@@ -43,10 +43,10 @@ def base() -> Config:
     config.dataset.exclude_flags = ()  # only what it flags as one of these, such as 'leak'; () for every flag
     config.dataset.service = ""  # 'host:port' of a tf.data service that decodes for training; see input.service
 
-    config.loader = Config()  # input.loader.Workers
-    config.loader.threads = 0  # of the tf.data pool; 0 for one a core
+    config.loader = Config()  # input.chunks.Workers
+    config.loader.threads = 0  # that decode; 0 for one a core
     config.loader.prefetch = 2  # batches held on the devices ahead of the step
-    config.loader.ram_gb = 0.0  # that tf.data may fill with examples on their way; 0 for half of what is free
+    config.loader.ram_gb = 0.0  # that images on their way may fill; 0 for what keeps all threads busy
     config.loader.cache_gb = 0.0  # of encoded records kept in memory, filled once; 0 for none
 
     config.augment = Config()  # input.pixels.train_example

@@ -4,9 +4,10 @@ import os
 
 from imagenet_jax.dataset import prepared, tfds_build
 from imagenet_jax.dataset.records import Dataset, Records, features
+from imagenet_jax.dataset.wire import Row, row
 from imagenet_jax.errors import UserError
 
-__all__ = ["Dataset", "Records", "features", "open_dataset", "open_split"]
+__all__ = ["Dataset", "Records", "Row", "features", "open_dataset", "open_split", "row"]
 
 
 def open_dataset(directory: str | os.PathLike[str]) -> Dataset:

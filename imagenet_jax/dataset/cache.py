@@ -16,7 +16,7 @@ class Cached:
     """
 
     def __init__(self, records: Records, gigabytes: float) -> None:
-        self._records, self._free = records, int(gigabytes * 1e9)
+        self._records, self._free = records, gigabytes * 1e9
         self._kept: dict[int, bytes] = {}
         self._lock = threading.Lock()
 

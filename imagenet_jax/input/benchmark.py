@@ -2,18 +2,20 @@
 
 import contextlib
 import itertools
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from imagenet_jax.input import loader, order, pixels
+from imagenet_jax import dataset
+from imagenet_jax.dataset import cache
+from imagenet_jax.input import chunks, loader, order, pixels
 
 tf = pixels.tf
 ROUNDS = 3  # the stages take turns, so that what else the machine does meets all of them
 IN_MEMORY = 1024  # examples that the stages without reading work on, over and over
+_ASIDE = ("whole", "undecoded")  # for comparison
 
 
 class Stage(NamedTuple):
@@ -33,8 +35,9 @@ def measure(part: loader.Part, augment: Mapping[str, Any], *, batch: int, worker
 
     Returns:
         read: records by index, in one thread. whole: decodes whole JPEGs. decode: decodes the sampled windows, which
-        is the limit of any input that decodes. resize: the same, and resizes and flips. batch: everything up to
-        batches on the host. device: the same, and onto the device.
+        is the limit of any input that decodes. resize: the same, and resizes, flips and puts them in batches, from
+        memory. undecoded: everything but decoding and resizing. batch: everything up to batches on the host. device:
+        the same, and onto the device.
     """
     rates: dict[str, list[float]] = {}
     with contextlib.ExitStack() as stack:
@@ -43,6 +46,8 @@ def measure(part: loader.Part, augment: Mapping[str, Any], *, batch: int, worker
             stack.enter_context(contextlib.closing(stage))
             next(stage), next(stage)  # tf.data starts its threads, tunes them, fills what it prefetches
         for _, (name, stage) in itertools.product(range(ROUNDS), stages.items()):
+            for _ in range(chunks.AHEAD + 1):  # made while another stage was measured
+                next(stage)
             rates.setdefault(name, []).append(_rate(stage, seconds / ROUNDS))
     rate = {name: float(np.median(values)) for name, values in rates.items()}
     below = {"resize": "decode", "batch": "resize", "device": "batch"}
@@ -51,25 +56,22 @@ def measure(part: loader.Part, augment: Mapping[str, Any], *, batch: int, worker
 
 
 def binding(stages: list[Stage]) -> Stage:
-    """The stage of a batch's way that costs most; decoding whole images is not on it."""
-    return max((stage for stage in stages if stage.name != "whole"), key=lambda stage: stage.own)
-
-
-def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """The stage of a batch's way that costs most; _ASIDE is not on it."""
+    return max((stage for stage in stages if stage.name not in _ASIDE), key=lambda stage: stage.own)
 
 
 def _stages(part: loader.Part, augment: Mapping[str, Any], batch: int, workers: loader.Workers,
             put: Callable[[np.ndarray], Any]) -> dict[str, Iterator[int]]:
     some = part.pool[order.permutation(0, 0, len(part.pool))[:IN_MEMORY]]
-    spec = loader.step_spec(seed=0, global_batch=len(some), augment=augment, host_slice=loader.ONE_HOST)
-    encoded, *_, crops = loader.read_step(part.records, some, 0, **spec)
-    memory = tf.data.Dataset.from_tensor_slices((encoded.tolist(), crops)).repeat()
+    in_memory = part._replace(records=cache.Cached(part.records, np.inf), pool=some)
+    memory = _encoded(in_memory, augment).repeat()
+    options = tf.data.Options()
+    options.threading.private_threadpool_size = workers.threads
+    options.threading.max_intra_op_parallelism = 1  # images run beside each other: no one is cut over threads
 
     def mapped(stage: Callable[..., tf.Tensor]) -> Iterator[int]:
         outputs = memory.map(stage, num_parallel_calls=tf.data.AUTOTUNE).batch(batch).prefetch(2)
-        for _ in outputs.with_options(loader.options(workers)):
+        for _ in outputs.with_options(options):
             yield batch
 
     def read() -> Iterator[int]:
@@ -77,16 +79,21 @@ def _stages(part: loader.Part, augment: Mapping[str, Any], batch: int, workers: 
             index = order.stream(0, len(part.pool), order.host_positions(step, batch, 0, 1))
             yield len(part.records.read(part.pool[index]))
 
-    def batches() -> Iterator[loader.Batch]:
+    def batches(part: loader.Part) -> Iterator[loader.Batch]:
         return loader.train_batches(part, seed=0, start_step=0, global_batch=batch, augment=augment, workers=workers)
 
-    def made() -> Iterator[int]:
-        with contextlib.closing(batches()) as source:
+    def undecoded() -> Iterator[loader.Batch]:
+        plan = loader.train_plan(part.pool, seed=0, global_batch=batch, host_slice=loader.ONE_HOST)
+        recipe = loader.train_recipe(augment)._replace(view=_blank, finish=None)
+        return chunks.batches(part.records, itertools.count(), plan, recipe, batch, workers)
+
+    def made(batches: Iterator[loader.Batch]) -> Iterator[int]:
+        with contextlib.closing(batches) as source:
             for _ in source:
                 yield batch
 
     def on_device() -> Iterator[int]:
-        with contextlib.closing(batches()) as source:
+        with contextlib.closing(batches(part)) as source:
             for made in source:
                 put(made["image"])
                 yield batch
@@ -94,8 +101,21 @@ def _stages(part: loader.Part, augment: Mapping[str, Any], batch: int, workers: 
     return {"read": read(),
             "whole": mapped(lambda e, c: tf.shape(pixels.decode(e))),
             "decode": mapped(lambda e, c: tf.shape(pixels.decode_window(e, c[:4]))),
-            "resize": mapped(lambda e, c: loader.train_example(augment)(e, c)),
-            "batch": made(), "device": on_device()}
+            "resize": made(batches(in_memory)), "undecoded": made(undecoded()),
+            "batch": made(batches(part)), "device": on_device()}
+
+
+def _encoded(part: loader.Part, augment: Mapping[str, Any]) -> tf.data.Dataset:
+    """The encoded images of a part, and their crops."""
+    plan = loader.train_plan(part.pool, seed=0, global_batch=len(part.pool), host_slice=loader.ONE_HOST)(0)
+    encoded = [record[slice(*dataset.row(record).image)] for record in part.records.read(plan.index)]
+    sizes = np.array([pixels.image_size(image) for image in encoded])
+    crops = pixels.random_crops(plan.uniform, sizes, **loader.train_recipe(augment).drawn)
+    return tf.data.Dataset.from_tensor_slices((encoded, crops))
+
+
+def _blank(encoded: tf.Tensor, crop: tf.Tensor, *, size: int, **_: object) -> tf.Tensor:
+    return tf.zeros((size, size, 3), tf.uint8)
 
 
 def _rate(stage: Iterator[int], seconds: float) -> float:

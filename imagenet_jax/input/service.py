@@ -21,15 +21,18 @@ import numpy as np
 
 from imagenet_jax import dataset
 from imagenet_jax.errors import UserError
-from imagenet_jax.input import loader
-from imagenet_jax.input.loader import ONE_HOST, Batch, Host, Part, Workers, tf
+from imagenet_jax.input import chunks, loader
+from imagenet_jax.input.chunks import Batch, Workers, tf
+from imagenet_jax.input.loader import ONE_HOST, Host, Part
 
 AHEAD = 16  # batches held for one that is missing; then it is taken to be lost
 PATIENCE = 60.0  # seconds without any batch after which the service is given up
 CLOSED = "Closed to other machines. Whoever can log in to this one can connect, and it runs whatever it is sent."
 OPEN = ("Other machines can connect, and it runs whatever it is sent: keep it in a private network or behind a "
         "firewall, or serve on --address=localhost and reach it through an ssh tunnel.")
-_TOKEN = "imagenet_jax.input.service.read"
+_TOKEN = "imagenet_jax.input.service.make"
+_MADE = {"image": tf.uint8, "label": tf.int32, "file_name": tf.string, "index": tf.int64}  # by a worker, for a step
+_AT_A_TIME = 2  # batches that a worker makes: one begins while the other ends
 _KNOWN_RELEASES = "2.21"  # of TensorFlow, whose private table of functions _register writes into
 _LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 _DESCRIPTORS = "/proc/self/fd"
@@ -97,7 +100,7 @@ def _close_to_others(listening: Sequence[int]) -> bool:
 
 def train_batches(address: str, part: Part, *, seed: int, start_step: int, global_batch: int,
                   augment: Mapping[str, Any], host_slice: Host = ONE_HOST,
-                  workers: Workers = loader.DEFAULT) -> Iterator[Batch]:
+                  workers: Workers = chunks.DEFAULT) -> Iterator[Batch]:
     """As loader.train_batches, decoded by the service whose dispatcher is at `address` ('host:port').
 
     Raises:
@@ -106,11 +109,10 @@ def train_batches(address: str, part: Part, *, seed: int, start_step: int, globa
     local = functools.partial(loader.train_batches, part, seed=seed, global_batch=global_batch, augment=augment,
                               host_slice=host_slice, workers=workers)
     directory, split = part.origin
-    spec = {"directory": directory, "split": split} | loader.step_spec(
-        seed=seed, global_batch=global_batch, augment=augment, host_slice=host_slice)
+    spec = {"directory": directory, "split": split, "seed": seed, "global_batch": global_batch,
+            "augment": dict(augment), "host_slice": host_slice}
     batch = loader.share(global_batch, host_slice)
-    batches = loader.pipeline(loader.endless(start_step), functools.partial(_fetch, json.dumps(spec), part.pool),
-                              loader.train_example(augment), batch, workers)
+    batches = _pipeline(json.dumps(spec), part.pool, start_step, batch)
     served = batches.apply(tf.data.experimental.service.distribute(
         processing_mode=tf.data.experimental.service.ShardingPolicy.DYNAMIC,
         service=address if "://" in address else f"grpc://{address}", max_outstanding_requests=AHEAD // 2))
@@ -121,7 +123,7 @@ def train_batches(address: str, part: Part, *, seed: int, start_step: int, globa
         while True:
             while step not in waiting and len(waiting) < AHEAD:
                 arrived = next(arrivals)
-                number = int(arrived.pop("step")[0])
+                number = int(arrived.pop("step"))
                 if number >= step:  # else it was late, and made here
                     waiting[number] = arrived | {"mask": np.ones(batch, np.float32)}
             yield waiting.pop(step) if step in waiting else _alone(local(start_step=step))
@@ -178,12 +180,22 @@ def _arrivals(served: tf.data.Dataset, address: str) -> Iterator[Batch]:
         thread.join(timeout=1)
 
 
-def _fetch(spec: str, pool: np.ndarray, step: tf.Tensor) -> Sequence[tf.Tensor]:
-    return tf.raw_ops.PyFuncStateless(input=[spec, pool, step], token=_TOKEN, Tout=[*loader.ROW.values()])
+def _pipeline(spec: str, pool: np.ndarray, start_step: int, batch: int) -> tf.data.Dataset:
+    """What each worker runs: a batch and its `step` for each step that it is given."""
+
+    def made(step: tf.Tensor) -> dict[str, tf.Tensor]:
+        arrays = tf.raw_ops.PyFuncStateless(input=[spec, pool, step], token=_TOKEN, Tout=[*_MADE.values()])
+        return {key: tf.ensure_shape(array, [batch, *[None] * (3 if key == "image" else 0)])
+                for key, array in zip(_MADE, arrays, strict=True)} | {"step": step}
+
+    options = tf.data.Options()
+    options.threading.private_threadpool_size = 2 * _AT_A_TIME  # of which some wait for the threads that decode
+    steps = tf.data.Dataset.range(start_step, np.iinfo(np.int64).max)
+    return steps.map(made, num_parallel_calls=_AT_A_TIME).with_options(options)
 
 
 def _register() -> None:
-    """Makes `_read` known in this process under the name that graphs call it by.
+    """Makes `_make` known in this process under the name that graphs call it by.
 
     The public functions make up a name that no other process knows.
 
@@ -201,13 +213,24 @@ def _register() -> None:
         raise UserError(f"a worker of the tf.data service needs TensorFlow {_KNOWN_RELEASES}, and here is "
                         f"{tf.__version__}, which keeps Python functions elsewhere: install tensorflow-cpu=="
                         f"{_KNOWN_RELEASES}.*, or train without dataset.service")
-    functions[_TOKEN] = _read
+    functions[_TOKEN] = _make
 
 
-def _read(spec: bytes, pool: np.ndarray, step: np.ndarray) -> tuple[np.ndarray, ...]:
+def _make(spec: bytes, pool: np.ndarray, step: np.ndarray) -> tuple[np.ndarray, ...]:
     asked = json.loads(spec)
-    records = _records(asked.pop("directory"), asked.pop("split"))
-    return loader.read_step(records, pool, int(step), **asked)
+    records, augment = _records(asked.pop("directory"), asked.pop("split")), asked.pop("augment")
+    plan = loader.train_plan(pool, **asked)
+    batch = loader.share(asked["global_batch"], loader.Host(*asked["host_slice"]))
+    try:
+        made = chunks.finish(chunks.start(_crew(), records, int(step), plan, loader.train_recipe(augment), batch))
+    except chunks.Undecodable as error:
+        raise ValueError(str(error)) from error  # which reaches the run as an InvalidArgumentError
+    return tuple(made[key] for key in _MADE)
+
+
+@functools.cache
+def _crew() -> chunks.Crew:
+    return chunks.hire(chunks.cores())
 
 
 @functools.lru_cache(maxsize=8)

@@ -28,7 +28,8 @@ def test_every_stage_is_measured_and_the_device_gets_whole_batches(directory) ->
     config.augment.size = 16
     stages = benchmark.measure(loader.Part(records, np.arange(5)), config.augment, batch=7, workers=loader.Workers(),
                                seconds=0.03, put=lambda images: put.append(images.shape))
-    assert [stage.name for stage in stages] == ["read", "whole", "decode", "resize", "batch", "device"]
+    assert [stage.name for stage in stages] == ["read", "whole", "decode", "resize", "undecoded", "batch",
+                                              "device"]
     assert all(stage.rate > 0 and stage.own >= 0 for stage in stages)
     assert set(put) == {(7, 16, 16, 3)}
 

@@ -243,3 +243,15 @@ def test_what_prepare_calls_sound_every_decoder_takes(format, options) -> None:
             train_example(encoded, kept, antialias=False, size=8)
             pixels.pil_view(encoded, 24, 32, "bilinear")
     assert kept > 10 or format == "PNG"
+
+
+@pytest.mark.parametrize("flip", [0, 1])
+@pytest.mark.parametrize(("height", "width", "size"), [
+    (301, 200, 224), (150, 90, 224), (447, 300, 224), (224, 224, 224), (1, 1, 32), (1, 400, 32), (3, 60_000, 32),
+    (9, 7, 1)])
+def test_opencv_resizes_a_window_as_tensorflow_does_but_for_a_level(height, width, size, flip) -> None:
+    window, placed = np.asarray(picture(height, width)), np.empty((2, size, size, 3), np.uint8)
+    pixels.place_window(window, np.array([0, 0, height, width, flip], np.int32), placed[1])
+    wanted = pixels.resize(window, (size, size), "bilinear", False).numpy()[:, :: -1 if flip else 1]
+    difference = np.abs(placed[1].astype(int) - wanted)
+    assert difference.max() <= 1 and (difference > 0).mean() < 0.25

@@ -1,0 +1,211 @@
+"""Batches made by all cores: a batch is cut into chunks, many are read and decoded at a time, and all keep their order.
+
+What Python does for one image while it holds its lock bounds every host, however many cores it has. A chunk is
+therefore one call of a graph, which decodes its images, and one copy into the place it has in its batch.
+"""
+
+import collections
+import concurrent.futures
+import functools
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from imagenet_jax import dataset
+from imagenet_jax.errors import UserError
+from imagenet_jax.input import pixels
+
+tf = pixels.tf
+Batch = dict[str, np.ndarray]
+Executor, Future = concurrent.futures.ThreadPoolExecutor, concurrent.futures.Future
+CHUNK = 16  # examples; to call a graph costs 0.2 ms, as much as an image or two
+READS = 16  # chunks read at a time at least: a disk or a bucket is waited for, not the processor
+AHEAD = 2  # batches in the making at least, while one is used
+
+
+class Workers(NamedTuple):
+    """What input may use of a host; none of it changes a batch.
+
+    threads: that decode, 0 for one a core. prefetch: batches held on the devices ahead of the step. ram_gb: what
+    images on their way may fill, 0 for what keeps all threads busy. cache_gb: of encoded records, see cache.Cached.
+    """
+
+    threads: int = 0
+    prefetch: int = 2
+    ram_gb: float = 0.0
+    cache_gb: float = 0.0
+
+
+DEFAULT = Workers()
+
+
+class Plan(NamedTuple):
+    """What a batch is made of. index: int64 [B]. uniform: float [B, pixels.DRAWS], None where nothing is drawn."""
+
+    index: np.ndarray
+    uniform: np.ndarray | None = None
+
+
+class Recipe(NamedTuple):
+    """How an example becomes an image.
+
+    view: the function of `pixels` that makes it in a graph, and `options` for that. drawn: for `pixels.random_crops`,
+    None where nothing is drawn. finish: (what the view made, crop, place) writes the image into its place; where there
+    is one, the view may give any size.
+    """
+
+    view: Callable[..., tf.Tensor]
+    options: Mapping[str, Any]
+    drawn: Mapping[str, Any] | None = None
+    finish: Callable[[np.ndarray, np.ndarray, np.ndarray], None] | None = None
+
+
+class Crew(NamedTuple):
+    """Threads: readers wait for storage, makers decode."""
+
+    readers: Executor
+    makers: Executor
+
+
+class Undecodable(UserError):
+    """An image that cannot be decoded."""
+
+
+def batches(records: dataset.Records, steps: Iterable[int], plan: Callable[[int], Plan], recipe: Recipe,
+            batch: int, workers: Workers = DEFAULT) -> Iterator[Batch]:
+    """A batch of image, label, file_name, index and mask (all ones) for each step, in order.
+
+    Raises:
+        UserError: a shard is damaged; an image cannot be decoded. All batches before it have been yielded.
+    """
+    threads, size = workers.threads or cores(), recipe.options["size"]
+    ahead = max(AHEAD, -(-CHUNK * max(READS, 2 * threads) // batch))
+    if workers.ram_gb:
+        ahead = max(1, min(ahead, int(workers.ram_gb * 1e9) // (batch * size * size * 3)))
+    crew, queue = hire(threads), collections.deque()
+    try:
+        for step in steps:
+            queue.append(start(crew, records, step, plan, recipe, batch))
+            if len(queue) > ahead:
+                yield finish(queue.popleft())
+        while queue:
+            yield finish(queue.popleft())
+    finally:
+        for pool in crew:
+            pool.shutdown(wait=False, cancel_futures=True)
+        for pool in crew:
+            pool.shutdown()
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def hire(threads: int) -> Crew:
+    """A crew of which so many decode."""
+    return Crew(Executor(max(READS, threads), "read"), Executor(threads, "decode"))
+
+
+def start(crew: Crew, records: dataset.Records, step: int, plan: Callable[[int], Plan], recipe: Recipe,
+          batch: int) -> tuple[Batch, list[Future]]:
+    """Sets a crew to work on the batch of a step: its arrays, and the chunks that are being written into them."""
+    size = recipe.options["size"]
+    made = {"image": np.empty((batch, size, size, 3), np.uint8), "label": np.empty(batch, np.int32),
+            "file_name": np.empty(batch, object), "index": np.empty(batch, np.int64),
+            "mask": np.ones(batch, np.float32)}
+    planned, chunks = crew.readers.submit(plan, step), []
+    for first in range(0, batch, CHUNK):
+        part = slice(first, min(first + CHUNK, batch))
+        graph = _graph(recipe.view, tuple(sorted(recipe.options.items())),
+                       part.stop - first if recipe.finish else None)  # built here, and not by many threads at once
+        reading = crew.readers.submit(_read, records, planned, part, recipe.drawn)
+        place = {key: array[part] for key, array in made.items()}
+        chunks.append(crew.makers.submit(_make, reading, recipe, graph, place))
+    return made, chunks
+
+
+def finish(started: tuple[Batch, list[Future]]) -> Batch:
+    """Waits for a batch that was started."""
+    made, chunks = started
+    for chunk in chunks:
+        chunk.result()
+    return made
+
+
+class _Chunk(NamedTuple):
+    """What was read of n examples. crops: int32 [n, pixels.CROP]."""
+
+    records: list[bytes]
+    rows: list[dataset.Row]
+    index: np.ndarray
+    crops: np.ndarray
+
+
+def _read(records: dataset.Records, planned: Future, part: slice, drawn: Mapping[str, Any] | None) -> _Chunk:
+    plan = planned.result()  # it was handed in first: some reader is at it
+    index = plan.index[part]
+    found = records.read(index)
+    rows = [dataset.row(record) for record in found]
+    if drawn is None:
+        return _Chunk(found, rows, index, np.zeros((len(rows), pixels.CROP), np.int32))
+    sizes = [pixels.image_size(memoryview(record)[slice(*row.image)]) for record, row in zip(found, rows, strict=True)]
+    return _Chunk(found, rows, index, pixels.random_crops(plan.uniform[part], np.array(sizes), **drawn))
+
+
+def _make(reading: Future, recipe: Recipe, graph: Callable[..., Any], place: Batch) -> None:
+    """Writes a chunk that is being read into its place."""
+    chunk = reading.result()
+    try:
+        made = graph(tf.constant(np.array(chunk.records, object)), _spans(chunk.rows), tf.constant(chunk.crops))
+    except tf.errors.InvalidArgumentError as error:
+        reason = _undecodable(chunk, recipe)
+        if not reason:
+            raise
+        raise Undecodable(f"An image could not be decoded: {reason}. Prepare the dataset again with --verify=decode: "
+                          "it finds such images and sets them aside.") from error
+    if recipe.finish is None:
+        np.copyto(place["image"], np.asarray(memoryview(made)))  # numpy() would copy once more
+    else:
+        for image, crop, out in zip(made, chunk.crops, place["image"], strict=True):
+            recipe.finish(np.asarray(memoryview(image)), crop, out)
+    place["label"][:] = [row.label for row in chunk.rows]
+    place["file_name"][:] = [row.file_name for row in chunk.rows]
+    place["index"][:] = chunk.index
+
+
+def _spans(rows: list[dataset.Row]) -> tf.Tensor:
+    return tf.constant(np.array([row.image for row in rows], np.int32))
+
+
+@functools.lru_cache(maxsize=32)
+def _graph(view: Callable[..., tf.Tensor], options: tuple[tuple[str, Any], ...], count: int | None
+           ) -> Callable[..., Any]:
+    """From records string [n], where their images are int32 [n, 2] and crops to images uint8 [n, size, size, 3].
+
+    For a `count` of examples: to a list of what the view makes, whatever its sizes.
+    """
+
+    def chunk(records: tf.Tensor, spans: tf.Tensor, crops: tf.Tensor) -> tf.Tensor | list[tf.Tensor]:
+        encoded, size = tf.strings.substr(records, spans[:, 0], spans[:, 1] - spans[:, 0]), dict(options)["size"]
+        if count:
+            return [view(*example, **dict(options)) for example in zip(*map(tf.unstack, (encoded, crops)), strict=True)]
+        return tf.map_fn(lambda example: view(*example, **dict(options)), (encoded, crops), parallel_iterations=1,
+                         fn_output_signature=tf.TensorSpec((size, size, 3), tf.uint8))
+
+    return tf.function(chunk).get_concrete_function(
+        tf.TensorSpec([count], tf.string), tf.TensorSpec([count, 2], tf.int32),
+        tf.TensorSpec([count, pixels.CROP], tf.int32))
+
+
+def _undecodable(chunk: _Chunk, recipe: Recipe) -> str:
+    """The name of the first image that cannot be decoded, and what is said of it; empty when all can."""
+    for record, row, crop in zip(chunk.records, chunk.rows, chunk.crops, strict=True):
+        try:
+            recipe.view(tf.constant(record[slice(*row.image)]), crop, **recipe.options)
+        except (tf.errors.InvalidArgumentError, ValueError) as error:  # of tf, and of PIL
+            reason = getattr(error, "message", str(error)).split("}} ")[-1].split(" [Op:")[0].splitlines()[0]
+            return f"{row.file_name.decode()} ({reason})"
+    return ""

@@ -107,6 +107,16 @@ def entry(number: int) -> str:
                 raise
 
 
+def answer(question: str, text: str) -> None:
+    """Answers a question that was posted; nobody waits for it."""
+    distributed.global_state.client.key_value_set(f"{question}/{index()}", json.dumps(text))
+
+
+def answers(question: str) -> dict[int, str]:
+    """What was answered so far, by host."""
+    return _by_host(distributed.global_state.client.key_value_dir_get(f"{question}/"))
+
+
 def _numbered(what: str) -> str:
     """A key of its own for every time a question is asked; all hosts ask in the same order."""
     _asked[what] += 1

@@ -108,7 +108,7 @@ class _Watch:
         return error
 
     def _read(self) -> None:
-        seen = set()
+        seen, title = set(), "ended by"
         try:
             for number in range(sys.maxsize):
                 text = store.entry(number)
@@ -126,12 +126,12 @@ class _Watch:
                     seen.add(text)
                     agreement(word).settle()
         except Exception as error:
-            self._ended = 1, str(error).splitlines()[0]
+            self._ended, title = (1, str(error).splitlines()[0]), "lost the other hosts:"
         time.sleep(_GRACE)
         code, reason = self._ended
         if code == watchdog.STALLED:
             watchdog.dump_stacks()
-        _depart(code, "" if self._telling else f"error: ended by {reason}")
+        _depart(code, "" if self._telling else f"error: {title} {reason}")
 
 
 def _depart(code: int, message: str = "") -> NoReturn:

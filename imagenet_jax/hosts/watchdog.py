@@ -119,19 +119,23 @@ def _usual(kind: str) -> str:
 def _end_all(stands: str) -> NoReturn:
     """Asks the other hosts what they do, and has all ended by `joining`; alone, if that does not come about."""
     if store.several():
-        asking = threading.Thread(target=_ask, args=[stands], daemon=True)
+        found: list[str] = []
+        asking = threading.Thread(target=_ask, args=[stands, found], daemon=True)
         asking.start()
         asking.join(3 * _ANSWERED_WITHIN)
         if not asking.is_alive():
             time.sleep(30)  # in which this process is ended
-        stands += "host 0 does not pass on what hosts tell each other; here: "
+        dump_stacks()
+        end(STALLED, f"error: {found[0]}" if found else f"error: {stands}{standing()}. Host 0 does not answer.")
     dump_stacks()
     end(STALLED, f"error: {stands}{standing()}. The stacks of all threads are above. The same command goes on from the "
         "last checkpoint.")
 
 
-def _ask(stands: str) -> None:
+def _ask(stands: str, found: list[str]) -> None:
+    """Has all hosts end, and appends to `found` what is said then."""
     store.post("stalled")
+    store.answer("stalled", standing())  # the thread that does it may wait for another host
     time.sleep(_ANSWERED_WITHIN)
     said: dict[str, list[int]] = collections.defaultdict(list)
     for host, words in store.answers("stalled").items():
@@ -141,5 +145,5 @@ def _ask(stands: str) -> None:
     if silent:
         lines.insert(0, f"{store.these(silent)}: no answer; the process or its machine hangs")
     text = "\n  ".join([stands.rstrip(), *lines[:10]])
-    store.post(f"ended {STALLED} host {store.index()}: {text}\nEach host's stacks are in its own log. The same command "
-               "goes on from the last checkpoint.")
+    found.append(f"{text}\nEach host's stacks are in its own log. The same command goes on from the last checkpoint.")
+    store.post(f"ended {STALLED} host {store.index()}: {found[0]}")

@@ -7,6 +7,7 @@ here waits for a device or for another host before it is known that the run stan
 import collections
 import contextlib
 import faulthandler
+import itertools
 import os
 import statistics
 import sys
@@ -19,8 +20,12 @@ from imagenet_jax.hosts import store
 
 STALLED = 75  # the exit code; in sysexits.h that of a failure after which one may try again
 FLOOR, FACTOR = 600.0, 20.0  # a step may take so many seconds, or so many times the median of the last hundred
+_REMEDY = ("The stacks of all threads are above, each host's in its own log. The same command goes on from the last "
+           "checkpoint.")
 _KNOWN = 3  # steps after which their median is known; until then there is patience
-_ANSWERED_WITHIN = 5.0  # seconds in which a host says what it does, if it can
+_SUSPECTED = 1 / 12  # after so much of that the others are asked: a host that hangs is named before JAX, which aborts
+# with a stack trace after 100 seconds without a sign of life, or 80 of the first host
+_ANSWERED_WITHIN = 10.0  # seconds in which a host says what it does, if it can
 
 
 class Now(NamedTuple):
@@ -36,6 +41,7 @@ class Now(NamedTuple):
     after: str = "the start"
 
 
+_rounds = itertools.count()
 _now = Now("nothing", "", 0.0)
 _took: dict[str, collections.deque[float]] = collections.defaultdict(lambda: collections.deque(maxlen=100))
 
@@ -96,13 +102,16 @@ def end(code: int, message: str = "") -> NoReturn:
 
 
 def _watch(over: threading.Event) -> None:
-    tick, stood, since = min(10.0, FLOOR / 20), 0.0, 0.0
+    tick, stood, since, asked = FLOOR / 120, 0.0, 0.0, 0.0
     while not over.wait(tick):
         now = _now
         stood = stood + tick if now.since == since else 0.0  # in which this process itself was stopped, none is counted
         since = now.since
-        if stood > _limit(now.kind):
-            _end_all(f"nothing has gone on for {stood:.0f} s{_usual(now.kind)}: ")
+        limit = _limit(now.kind)
+        suspected = store.several() and now.kind and _SUSPECTED * limit < stood and asked != since
+        if suspected or stood > limit:
+            asked = since
+            _judge(f"nothing has gone on for {stood:.0f} s{_usual(now.kind)}", is_over=stood > limit)
 
 
 def _limit(kind: str) -> float:
@@ -116,34 +125,36 @@ def _usual(kind: str) -> str:
     return f" (a {kind} takes {statistics.median(took):.2g} s as a rule)" if kind and took else ""
 
 
-def _end_all(stands: str) -> NoReturn:
-    """Asks the other hosts what they do, and has all ended by `joining`; alone, if that does not come about."""
+def _judge(stands: str, is_over: bool) -> None:
+    """Ends all hosts if it is over or if one of them does not answer; this one alone, if they cannot be told."""
+    found: list[str] = []
     if store.several():
-        found: list[str] = []
-        asking = threading.Thread(target=_ask, args=[stands, found], daemon=True)
+        asking = threading.Thread(target=_ask, args=[stands, is_over, found], daemon=True)
         asking.start()
-        asking.join(3 * _ANSWERED_WITHIN)
+        asking.join(1.5 * _ANSWERED_WITHIN)
+        if not asking.is_alive() and not found:
+            return
         if not asking.is_alive():
             time.sleep(30)  # in which this process is ended
-        dump_stacks()
-        end(STALLED, f"error: {found[0]}" if found else f"error: {stands}{standing()}. Host 0 does not answer.")
+        found = found or [f"{stands}: {standing()}.\n  host 0: no answer; the process or its machine hangs"]
     dump_stacks()
-    end(STALLED, f"error: {stands}{standing()}. The stacks of all threads are above. The same command goes on from the "
-        "last checkpoint.")
+    end(STALLED, f"error: {found[0] if found else f'{stands}: {standing()}.'}\n{_REMEDY}")
 
 
-def _ask(stands: str, found: list[str]) -> None:
-    """Has all hosts end, and appends to `found` what is said then."""
-    store.post("stalled")
-    store.answer("stalled", standing())  # the thread that does it may wait for another host
+def _ask(stands: str, is_over: bool, found: list[str]) -> None:
+    """Has all hosts end, if so, and appends to `found` what is said then."""
+    question = f"stalled {store.index()} {next(_rounds)}"
+    store.post(question)
+    store.answer(question, standing())  # the thread that does it may wait for another host
     time.sleep(_ANSWERED_WITHIN)
     said: dict[str, list[int]] = collections.defaultdict(list)
-    for host, words in store.answers("stalled").items():
+    for host, words in store.answers(question).items():
         said[words].append(host)
     silent = set(range(store.count())) - {host for hosts in said.values() for host in hosts}
+    if not silent and not is_over:
+        return
     lines = [f"{store.these(hosts)}: {words}" for words, hosts in sorted(said.items(), key=lambda item: len(item[1]))]
     if silent:
         lines.insert(0, f"{store.these(silent)}: no answer; the process or its machine hangs")
-    text = "\n  ".join([stands.rstrip(), *lines[:10]])
-    found.append(f"{text}\nEach host's stacks are in its own log. The same command goes on from the last checkpoint.")
-    store.post(f"ended {STALLED} host {store.index()}: {found[0]}")
+    found.append("\n  ".join([f"{stands}:", *lines[:10]]))
+    store.post(f"ended {STALLED} host {store.index()}: {found[0]}\n{_REMEDY}")

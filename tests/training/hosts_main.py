@@ -57,7 +57,7 @@ def give_up():
 
 def hang():
     """Host 1 stands still as if its machine did, and host 0 waits for it as for a collective."""
-    watchdog.FLOOR = watchdog._ANSWERED_WITHIN = joining._GRACE = 0.6
+    watchdog.FLOOR, watchdog._ANSWERED_WITHIN, joining._GRACE = 7.0, 0.6, 0.6
     with watchdog.watched("step"), watchdog.doing("waiting for the devices"):
         for step in range(1, 5):
             hosts.gather("a step", step)

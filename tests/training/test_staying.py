@@ -100,7 +100,7 @@ def test_the_watchdog_barks_at_a_step_and_not_at_what_takes_its_time(monkeypatch
             barked.wait(60)
     (code, message), = ended
     assert code == 75 and message.startswith("error: nothing has gone on for 0 s (a step takes ")
-    assert "waiting for input, after step 4. The stacks of all threads are above" in message
+    assert "waiting for input, after step 4.\nThe stacks of all threads are above" in message
     assert "test_staying.py" in capfd.readouterr().err
     monkeypatch.setattr(store, "PATIENCE", 0.2)
     barked.clear()

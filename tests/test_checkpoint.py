@@ -1,8 +1,10 @@
 """Checkpoints: complete or not there, equal to what was saved, strict about what fits."""
 
+import asyncio
 import multiprocessing
 import os
 import resource
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,6 +14,7 @@ import jax
 import numpy as np
 import optax
 import pytest
+from orbax.checkpoint._src.path import atomicity
 
 from imagenet_jax import checkpoint, trees
 from imagenet_jax.errors import UserError
@@ -222,6 +225,24 @@ def test_a_full_disk_names_the_last_good_checkpoint(
     _assert_same(checkpoint.restore(str(tmp_path), big)[0], big)
     _write(tmp_path, big, 2, keep=1)
     assert [path.name for path in tmp_path.iterdir()] == ["2"]
+
+
+def test_a_store_that_stands_still_is_not_waited_for_before_the_next_save(tmp_path: Path, monkeypatch) -> None:
+    done, rename = threading.Event(), atomicity.AtomicRenameTemporaryPath.finalize
+
+    async def finalize(self: Any, *args: Any, **options: Any) -> None:
+        await asyncio.to_thread(done.wait)
+        await rename(self, *args, **options)
+
+    monkeypatch.setattr(atomicity.AtomicRenameTemporaryPath, "finalize", finalize)
+    manager = checkpoint.open_manager(str(tmp_path), keep=2)
+    checkpoint.save(manager, 1, _items(1), {"step": 1})
+    assert checkpoint.latest_step(tmp_path) is None  # and training goes on
+    threading.Timer(0.5, done.set).start()
+    checkpoint.save(manager, 2, _items(2), {"step": 2})
+    assert done.is_set() and checkpoint.latest_step(tmp_path) is not None
+    checkpoint.finish(manager)
+    assert checkpoint.complete_steps(tmp_path) == [1, 2]
 
 
 def test_a_directory_that_cannot_be_made_is_told(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 import atexit
 import contextlib
-import os
 import signal
 import sys
 import threading
@@ -13,7 +12,7 @@ from typing import NoReturn
 import jax
 
 from imagenet_jax.errors import UserError
-from imagenet_jax.hosts import meeting, store
+from imagenet_jax.hosts import meeting, store, watchdog
 from imagenet_jax.hosts.agreement import agreement
 
 _GRACE = 3.0  # seconds that a host has to say itself why it ends, once another one has
@@ -59,7 +58,7 @@ def _start(place: meeting.Place, seconds: float) -> None:
     meeting.meet(place, seconds)
     # JAX ends the process with a stack trace where it does not come about; so it is ended before.
     message = f"error: all {place.processes} processes met at {place.coordinator}, but JAX did not join them in "
-    timer = threading.Timer(seconds, _end, [2, f"{message}{seconds:.0f} s"])
+    timer = threading.Timer(seconds, watchdog.end, [2, f"{message}{seconds:.0f} s"])
     timer.daemon = True
     timer.start()
     jax.config.update("jax_enable_preemption_service", False)  # see Agreement
@@ -109,7 +108,7 @@ class _Watch:
         return error
 
     def _read(self) -> None:
-        seen = set()
+        seen, title = set(), "ended by"
         try:
             for number in range(sys.maxsize):
                 text = store.entry(number)
@@ -120,14 +119,19 @@ class _Watch:
                     code, _, reason = rest.partition(" ")
                     self._ended = int(code), reason
                     break
+                if word == "stalled" and text not in seen:
+                    seen.add(text)
+                    store.answer(text, watchdog.standing())
                 if text not in seen:  # several may have asked for the same
                     seen.add(text)
                     agreement(word).settle()
         except Exception as error:
-            self._ended = 1, str(error).splitlines()[0]
+            self._ended, title = (1, str(error).splitlines()[0]), "lost the other hosts:"
         time.sleep(_GRACE)
         code, reason = self._ended
-        _depart(code, "" if self._telling else f"error: ended by {reason}")
+        if code == watchdog.STALLED:
+            watchdog.dump_stacks()
+        _depart(code, "" if self._telling else f"error: {title} {reason}")
 
 
 def _depart(code: int, message: str = "") -> NoReturn:
@@ -138,13 +142,4 @@ def _depart(code: int, message: str = "") -> NoReturn:
         deadline = time.monotonic() + 2 * _GRACE
         for host in range(1, store.count()) if store.is_first() else ():
             client.blocking_key_value_get(f"departed/{host}", max(1, int((deadline - time.monotonic()) * 1000)))
-    _end(code, message)
-
-
-def _end(code: int, message: str = "") -> NoReturn:
-    with contextlib.suppress(Exception):
-        if message:
-            print(message, file=sys.stderr)
-        sys.stdout.flush()
-        sys.stderr.flush()
-    os._exit(code)
+    watchdog.end(code, message)

@@ -3,6 +3,7 @@
 import collections
 import itertools
 import json
+import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -50,12 +51,13 @@ def gather(what: str, value: Any, seconds: float = PATIENCE) -> list[Any]:
         return [value]
     client, key = distributed.global_state.client, _numbered(what)
     client.key_value_set(f"{key}/{index()}", json.dumps(value))
+    begun = time.monotonic()
     try:
         client.wait_at_barrier(key.replace("/", "_"), int(seconds * 1000))
     except jax.errors.JaxRuntimeError as error:
         late = set(range(count())) - _by_host(client.key_value_dir_get(f"{key}/")).keys()
-        raise UserError(f"{these(late)} did not come to {what} within {seconds:.0f} s. See what is said there, and "
-                        "start all hosts again.") from error
+        raise UserError(f"{these(late)} did not come to {what} within {time.monotonic() - begun:.0f} s. See what is "
+                        "said there, and start all hosts again.") from error
     return [value for _, value in sorted(_by_host(client.key_value_dir_get(f"{key}/")).items())]
 
 
@@ -105,6 +107,16 @@ def entry(number: int) -> str:
         except jax.errors.JaxRuntimeError as error:
             if "DEADLINE_EXCEEDED" not in str(error):
                 raise
+
+
+def answer(question: str, text: str) -> None:
+    """Answers a question that was posted; nobody waits for it."""
+    distributed.global_state.client.key_value_set(f"{question}/{index()}", json.dumps(text), allow_overwrite=True)
+
+
+def answers(question: str) -> dict[int, str]:
+    """What was answered so far, by host."""
+    return _by_host(distributed.global_state.client.key_value_dir_get(f"{question}/"))
 
 
 def _numbered(what: str) -> str:

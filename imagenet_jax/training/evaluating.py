@@ -21,6 +21,7 @@ from imagenet_jax.dataset.places import local_folder
 from imagenet_jax.errors import UserError
 from imagenet_jax.evaluation import exact, report
 from imagenet_jax.evaluation import probabilities as probabilities_lib
+from imagenet_jax.hosts import watchdog
 from imagenet_jax.input import loader, order
 from imagenet_jax.models import weights
 from imagenet_jax.training import parallel
@@ -82,9 +83,11 @@ def evaluate(evaluator: Evaluator, variables: PyTree, part: loader.Part,
             raise StoppedError
         names.update(zip(batch["index"].tolist(), batch["file_name"], strict=True))
         device_batch = parallel.put_batch({key: batch[key] for key in _TO_DEVICE}, layout)
-        outputs = parallel.get_examples(evaluator.run(variables, device_batch), layout)
-        if keep:
-            keep(exact.join_hosts(outputs))
+        with watchdog.doing("waiting for the devices in an evaluation"):
+            outputs = parallel.get_examples(evaluator.run(variables, device_batch), layout)
+            if keep:
+                keep(exact.join_hosts(outputs))
+        watchdog.passed(f"{len(names)} examples of an evaluation")
         return outputs
 
     with contextlib.closing(batches):
@@ -205,7 +208,7 @@ def evaluate_checkpoint(path: str, *, model_name: str = "", dataset_dir: str = "
     if probabilities:  # every host must take part, where the outputs are joined
         saving = probabilities_lib.saving(path, len(part.pool), len(ours.ids)) if hosts.is_first() else \
             contextlib.nullcontext(lambda outputs: None)
-    with saving as keep:
+    with saving as keep, watchdog.watched("batch"):
         predictions, names = evaluate(evaluator, parallel.put_state(trained.variables, evaluator.layout), part, keep)
     return hosts.from_first("the results", lambda: report.write_evaluation(
         out, predictions, ours.ids, class_names=ours.names, file_names=names,

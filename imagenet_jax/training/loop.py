@@ -14,6 +14,7 @@ from imagenet_jax import checkpoint, hosts, models
 from imagenet_jax import config as config_lib
 from imagenet_jax.errors import UserError
 from imagenet_jax.evaluation import exact
+from imagenet_jax.hosts import watchdog
 from imagenet_jax.input import loader, service
 from imagenet_jax.training import evaluating, judging, parallel, reporting, run_report, workdirs
 from imagenet_jax.training.run import Run, build, describe, identity
@@ -65,6 +66,7 @@ def train(config: config_lib.Config, workdir: str, *, extend: bool = False) -> d
     return results
 
 
+@watchdog.watched("step")
 def fit(run: Run, state: TrainState, first: int, progress: Progress,
         reporter: reporting.Reporter) -> tuple[dict[str, judging.Judged], Progress]:
     """Steps from `first`, where an evaluation may be left to catch up with, to the end.
@@ -83,11 +85,12 @@ def fit(run: Run, state: TrainState, first: int, progress: Progress,
             if step > first:
                 with reporter.timed("input"):
                     batch = next(batches)
-                with reporter.timed("compile") if step == first + 1 else contextlib.nullcontext():
+                with reporter.timed("compile") if step == first + 1 else watchdog.doing("waiting for the devices"):
                     state, metrics = compiled(state, batch)
                     pending.append(metrics)
                     jax.block_until_ready(pending[-parallel.STEPS_IN_FLIGHT:][0])
                 reporter.advance(step)
+                watchdog.passed(f"step {step}")
 
             stop = is_terminated()
             judge = judging.is_due(run, step) and progress.evaluated < step
@@ -108,7 +111,8 @@ def fit(run: Run, state: TrainState, first: int, progress: Progress,
                     judging.tell(judged, reporter)
                     progress = judging.conclude(run, progress, judged, step)
                     if progress.best_step == step:
-                        saver.save("best", state, step, progress)
+                        with reporter.timed("checkpoint"):
+                            saver.save("best", state, step, progress)
             if save or stop or progress.finished:
                 with reporter.timed("checkpoint"):
                     saver.save("checkpoints", state, step, progress)

@@ -14,7 +14,11 @@ import numpy as np
 from clu import metric_writers
 from tqdm import tqdm
 
+from imagenet_jax.hosts import watchdog
+
 _OUTSIDE_TRAINING = ("compile", "evaluation", "checkpoint")
+_DOING = {"compile": ("compiling", ""), "input": ("waiting for input",), "checkpoint": ("saving", ""),
+          "evaluation": ("waiting for the input of an evaluation", "batch")}  # as the watchdog has it
 
 
 class JsonLinesWriter(metric_writers.LoggingWriter):
@@ -127,7 +131,8 @@ class Reporter:
             self._bar.set_description_str("compiling")
         begun = time.monotonic()
         try:
-            yield
+            with watchdog.doing(*_DOING[part]):
+                yield
         finally:
             self.timings[part] += time.monotonic() - begun
         if part == "compile":

@@ -14,6 +14,7 @@ os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
 
 from imagenet_jax import hosts  # noqa: E402
 from imagenet_jax.errors import UserError  # noqa: E402
+from imagenet_jax.hosts import joining, watchdog  # noqa: E402
 
 SCENARIO, PROCESS, PORT, HERE = sys.argv[1], int(sys.argv[2]), sys.argv[3], pathlib.Path(sys.argv[4])
 
@@ -52,6 +53,18 @@ def give_up():
     if PROCESS:
         raise UserError("no such dataset")
     hosts.gather("what will not be", None)
+
+
+def hang():
+    """Host 1 stands still as if its machine did, and host 0 waits for it as for a collective."""
+    watchdog.FLOOR, watchdog._ANSWERED_WITHIN, joining._GRACE = 7.0, 0.6, 0.6
+    with watchdog.watched("step"), watchdog.doing("waiting for the devices"):
+        for step in range(1, 5):
+            hosts.gather("a step", step)
+            watchdog.passed(f"step {step}")
+        if PROCESS:
+            os.kill(os.getpid(), signal.SIGSTOP)
+        time.sleep(60)
 
 
 def train():
@@ -99,7 +112,7 @@ def train():
 
 try:
     with hosts.joined(coordinator=f"localhost:{PORT}", processes=2, process=PROCESS, seconds=60):
-        {"agree": agree, "give_up": give_up, "train": train}[SCENARIO]()
+        {"agree": agree, "give_up": give_up, "hang": hang, "train": train}[SCENARIO]()
 except UserError as error:
     print(f"error: {error}", file=sys.stderr)
     sys.exit(2)

@@ -23,7 +23,7 @@ from test_loop import RECIPE, assert_identical, state_at
 from imagenet_jax import checkpoint, models
 from imagenet_jax import config as config_lib
 from imagenet_jax.errors import UserError
-from imagenet_jax.hosts import meeting
+from imagenet_jax.hosts import meeting, watchdog
 from imagenet_jax.training import evaluating, loop, parallel
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -35,7 +35,9 @@ import sys
 if "-m" in sys.orig_argv:
     from imagenet_jax import models, runtime
     runtime.configure()
+    from imagenet_jax.hosts import joining
     from small_net import SmallNet
+    joining._GRACE = 0.5
     models.REGISTRY["small"] = models.Spec(SmallNet)
 """
 
@@ -51,7 +53,10 @@ def run_two(scenario, here):
     port = str(free_port())
     running = [subprocess.Popen([*command, str(i), port, str(here)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                                 text=True, env=os.environ | ENVIRONMENT) for i in range(2)]
-    said = [process.communicate(timeout=300)[0] for process in running]
+    said = [running[0].communicate(timeout=300)[0]]
+    if scenario == "hang":
+        running[1].kill()
+    said.append(running[1].communicate(timeout=300)[0])
     return [process.returncode for process in running], said
 
 
@@ -131,22 +136,42 @@ def test_a_mistake_on_one_host_ends_all(tmp_path):
     assert said[1] == "error: no such dataset\n" and said[0] == "error: ended by host 1: no such dataset\n"
 
 
-def test_the_launcher_hands_sigterm_on(here, config, tmp_path):
+def test_a_host_that_hangs_is_named_and_the_others_end(tmp_path):
+    codes, said = run_two("hang", tmp_path)
+    assert codes == [watchdog.STALLED, -signal.SIGKILL], said
+    assert "error: ended by host 0: nothing has gone on for 1 s (a step takes" in said[0]
+    assert "\n  host 1: no answer; the process or its machine hangs" in said[0]
+    assert "\n  host 0: waiting for the devices, after step 4" in said[0]
+    assert 'hosts_main.py", line' in said[0] and "in hang" in said[0]  # where it stood
+
+
+def test_the_launcher_starts_again_after_a_kill_and_hands_sigterm_on(here, config, tmp_path):
     config = config.copy_and_resolve_references()
     config.duration, config.checkpoint.every = "2000 steps", "1 steps"
     (tmp_path / "sitecustomize.py").write_text(SMALL_NET)
     (tmp_path / "recipe.py").write_text(RECIPE.format(values=json.dumps(config.to_dict())))
-    command = [sys.executable, str(ROOT / "launch/local.py"), "--devices=1", f"--logs={tmp_path / 'logs'}", "--",
+    command = [sys.executable, str(ROOT / "launch/local.py"), "--devices=1", f"--logs={tmp_path / 'logs'}",
+               "--restarts=1", "--backoff=0.1", "--",
                "train", f"--config={tmp_path / 'recipe.py'}", f"--workdir={tmp_path / 'run'}"]
     env = os.environ | {"PYTHONPATH": f"{tmp_path}:{ENVIRONMENT['PYTHONPATH']}"}
     listed = subprocess.run([*command[:2], "--dry_run", *command[2:]], capture_output=True, text=True).stdout
     assert "--process=0" in listed and "--process=1" in listed and not (tmp_path / "logs").exists()
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=env) as process:
-        while checkpoint.latest_step(tmp_path / "run/checkpoints") is None and process.poll() is None:
+        def wait_for_step_after(step):
+            while (checkpoint.latest_step(tmp_path / "run/checkpoints") or 0) <= step and process.poll() is None:
+                time.sleep(0.1)
+
+        wait_for_step_after(0)
+        children = pathlib.Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        os.kill(int(children[1]), signal.SIGKILL)
+        while os.path.exists(f"/proc/{children[0]}"):
             time.sleep(0.1)
+        saved = checkpoint.latest_step(tmp_path / "run/checkpoints")
+        wait_for_step_after(saved)
         process.send_signal(signal.SIGTERM)
         said = process.communicate(timeout=300)[0]
     assert process.returncode == 143 and "is saved in" in said, said
+    assert "exit code 137; all are started again" in said and f"Resumed from step {saved} of" in said
     assert "Traceback" not in said + (tmp_path / "logs/host_1.log").read_text()
 
 

@@ -3,4 +3,4 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source launch/setup.sh
-exec python -m pytest "$@"
+exec python -m pytest --numprocesses=2 --dist=worksteal "$@"

@@ -26,6 +26,8 @@ def main(argv: list[str]) -> None:
     topic = TOPICS.get(" ".join(argv[1:]))
     if topic is None:
         raise UserError(f"benchmark what? Write `python -m imagenet_jax benchmark {'` or `benchmark '.join(TOPICS)}`")
+    if not all(batch.isdecimal() and int(batch) for batch in BATCHES.value):
+        raise UserError(f"--batches={','.join(BATCHES.value)}: write whole numbers above 0, such as 64,128,256")
     from imagenet_jax import runtime
 
     runtime.configure()
@@ -75,8 +77,6 @@ def measure_step() -> None:
     from imagenet_jax import models
     from imagenet_jax.training import benchmark, benchmark_words
 
-    if not all(batch.isdecimal() and int(batch) for batch in BATCHES.value):
-        raise UserError(f"--batches={','.join(BATCHES.value)}: write whole numbers above 0, such as 64,128,256")
     config = models.fill_view(CONFIG.value or config_lib.base())
     config_lib.check(config)
     setting, results = benchmark.setting(config), []

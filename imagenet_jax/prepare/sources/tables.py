@@ -22,6 +22,7 @@ from pyarrow import parquet
 from imagenet_jax import classes
 from imagenet_jax.errors import UserError
 from imagenet_jax.prepare.examples import Example, Options, Source
+from imagenet_jax.prepare.formats import is_hidden
 from imagenet_jax.prepare.sources import naming
 from imagenet_jax.prepare.sources.folders import split_of
 from imagenet_jax.prepare.sources.tars import some
@@ -88,7 +89,8 @@ def _is_bytes(kind: pyarrow.DataType) -> bool:
 def _paths(root: Path) -> list[Path]:
     if root.suffix.lower() == ".parquet":
         return [root]
-    return sorted(path for pattern in ("*.parquet", "*/*.parquet", "*/*/*.parquet") for path in root.glob(pattern))
+    found = (path for pattern in ("*.parquet", "*/*.parquet", "*/*/*.parquet") for path in root.glob(pattern))
+    return sorted(path for path in found if not is_hidden(path.name))
 
 
 def _table(root: Path, path: Path) -> _Table:

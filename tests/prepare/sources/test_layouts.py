@@ -201,7 +201,7 @@ def _table(path: Path, table: pyarrow.Table) -> Path:
 
 
 def test_tables(tmp_path: Path) -> None:
-    root = _tables(tmp_path / "named", ["toad", "ant"])
+    root = _write(_tables(tmp_path / "named", ["toad", "ant"]), {"data/._a.parquet": b"?"})
     for place in (root, root / "data"):
         for open_one in (layouts.ARCHIVES, layouts.IMAGES):
             source = layouts.open_source(open_one, str(place), "ours", DEFAULTS)

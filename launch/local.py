@@ -20,7 +20,6 @@ from typing import NoReturn
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 GRACE = 10.0  # seconds for ending after another one has, before it is killed
-SOON = 600.0  # seconds; a run that lasted longer had got somewhere
 MISTAKE = 2  # the exit code of a user's mistake, which no restart mends
 
 
@@ -32,7 +31,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--port", type=int, default=0, help="where they meet; by default a free one")
     parser.add_argument("--logs", type=pathlib.Path, default=pathlib.Path("logs"), help="what the others say goes here")
     parser.add_argument("--restarts", type=int, default=0, help="start all again as often, if one fails")
-    parser.add_argument("--backoff", type=float, default=5.0, help="seconds before that, doubled while it fails soon")
+    parser.add_argument("--backoff", type=float, default=5.0, help="seconds before that, doubled each time")
     parser.add_argument("--dry_run", action="store_true", help="print the commands, run nothing")
     parser.add_argument("command", nargs="+", help="-- and then a command of imagenet_jax with its flags")
     args = parser.parse_args()
@@ -110,14 +109,11 @@ def main() -> NoReturn:
     asked: list[int] = []
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda number, frame: asked.append(number))
-    soon = 0  # failures in a row that came soon
     for attempt in range(args.restarts + 1):
-        begun = time.monotonic()
         code = run(args, asked)
         if code in (0, MISTAKE) or asked or attempt == args.restarts:
             break
-        soon = soon + 1 if time.monotonic() - begun < SOON else 1
-        pause = min(args.backoff * 2 ** (soon - 1), 300)
+        pause = min(args.backoff * 2**attempt, 300)
         print(f"exit code {code}; all are started again in {pause:.0f} s ({attempt + 1} of {args.restarts})",
               file=sys.stderr, flush=True)
         deadline = time.monotonic() + pause

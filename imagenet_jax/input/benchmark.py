@@ -84,8 +84,8 @@ def _stages(part: loader.Part, augment: Mapping[str, Any], batch: int, workers: 
 
     def undecoded() -> Iterator[loader.Batch]:
         plan = loader.train_plan(part.pool, seed=0, global_batch=batch, host_slice=loader.ONE_HOST)
-        recipe = loader.train_recipe(augment)._replace(view=_blank, finish=None)
-        return chunks.batches(part.records, itertools.count(), plan, recipe, batch, workers)
+        transform = loader.train_transform(augment)._replace(view=_blank, write=None)
+        return chunks.batches(part.records, itertools.count(), plan, transform, batch, workers)
 
     def made(batches: Iterator[loader.Batch]) -> Iterator[int]:
         with contextlib.closing(batches) as source:
@@ -110,7 +110,7 @@ def _encoded(part: loader.Part, augment: Mapping[str, Any]) -> tf.data.Dataset:
     plan = loader.train_plan(part.pool, seed=0, global_batch=len(part.pool), host_slice=loader.ONE_HOST)(0)
     encoded = [record[slice(*dataset.row(record).image)] for record in part.records.read(plan.index)]
     sizes = np.array([pixels.image_size(image) for image in encoded])
-    crops = pixels.random_crops(plan.uniform, sizes, **loader.train_recipe(augment).drawn)
+    crops = pixels.random_crops(plan.uniform, sizes, **loader.train_transform(augment).drawn)
     return tf.data.Dataset.from_tensor_slices((encoded, crops))
 
 

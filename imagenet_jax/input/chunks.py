@@ -48,18 +48,18 @@ class Plan(NamedTuple):
     uniform: np.ndarray | None = None
 
 
-class Recipe(NamedTuple):
+class Transform(NamedTuple):
     """How an example becomes an image.
 
     view: the function of `pixels` that makes it in a graph, and `options` for that. drawn: for `pixels.random_crops`,
-    None where nothing is drawn. finish: (what the view made, crop, place) writes the image into its place; where there
+    None where nothing is drawn. write: (what the view made, crop, place) writes the image into its place; where there
     is one, the view may give any size.
     """
 
     view: Callable[..., tf.Tensor]
     options: Mapping[str, Any]
     drawn: Mapping[str, Any] | None = None
-    finish: Callable[[np.ndarray, np.ndarray, np.ndarray], None] | None = None
+    write: Callable[[np.ndarray, np.ndarray, np.ndarray], None] | None = None
 
 
 class Crew(NamedTuple):
@@ -73,21 +73,21 @@ class Undecodable(UserError):
     """An image that cannot be decoded."""
 
 
-def batches(records: dataset.Records, steps: Iterable[int], plan: Callable[[int], Plan], recipe: Recipe,
+def batches(records: dataset.Records, steps: Iterable[int], plan: Callable[[int], Plan], transform: Transform,
             batch: int, workers: Workers = DEFAULT) -> Iterator[Batch]:
     """A batch of image, label, file_name, index and mask (all ones) for each step, in order.
 
     Raises:
         UserError: a shard is damaged; an image cannot be decoded. All batches before it have been yielded.
     """
-    threads, size = workers.threads or cores(), recipe.options["size"]
+    threads, size = workers.threads or cores(), transform.options["size"]
     ahead = max(AHEAD, -(-CHUNK * max(READS, 2 * threads) // batch))
     if workers.ram_gb:
         ahead = max(1, min(ahead, int(workers.ram_gb * 1e9) // (batch * size * size * 3)))
     crew, queue = hire(threads), collections.deque()
     try:
         for step in steps:
-            queue.append(start(crew, records, step, plan, recipe, batch))
+            queue.append(start(crew, records, step, plan, transform, batch))
             if len(queue) > ahead:
                 yield finish(queue.popleft())
         while queue:
@@ -109,21 +109,21 @@ def hire(threads: int) -> Crew:
     return Crew(Executor(max(READS, threads), "read"), Executor(threads, "decode"))
 
 
-def start(crew: Crew, records: dataset.Records, step: int, plan: Callable[[int], Plan], recipe: Recipe,
+def start(crew: Crew, records: dataset.Records, step: int, plan: Callable[[int], Plan], transform: Transform,
           batch: int) -> tuple[Batch, list[Future]]:
     """Sets a crew to work on the batch of a step: its arrays, and the chunks that are being written into them."""
-    size = recipe.options["size"]
+    size = transform.options["size"]
     made = {"image": np.empty((batch, size, size, 3), np.uint8), "label": np.empty(batch, np.int32),
             "file_name": np.empty(batch, object), "index": np.empty(batch, np.int64),
             "mask": np.ones(batch, np.float32)}
     planned, chunks = crew.readers.submit(plan, step), []
     for first in range(0, batch, CHUNK):
         part = slice(first, min(first + CHUNK, batch))
-        graph = _graph(recipe.view, tuple(sorted(recipe.options.items())),
-                       part.stop - first if recipe.finish else None)  # built here, and not by many threads at once
-        reading = crew.readers.submit(_read, records, planned, part, recipe.drawn)
+        graph = _graph(transform.view, tuple(sorted(transform.options.items())),
+                       part.stop - first if transform.write else None)  # built here, and not by many threads at once
+        reading = crew.readers.submit(_read, records, planned, part, transform.drawn)
         place = {key: array[part] for key, array in made.items()}
-        chunks.append(crew.makers.submit(_make, reading, recipe, graph, place))
+        chunks.append(crew.makers.submit(_make, reading, transform, graph, place))
     return made, chunks
 
 
@@ -155,22 +155,22 @@ def _read(records: dataset.Records, planned: Future, part: slice, drawn: Mapping
     return _Chunk(found, rows, index, pixels.random_crops(plan.uniform[part], np.array(sizes), **drawn))
 
 
-def _make(reading: Future, recipe: Recipe, graph: Callable[..., Any], place: Batch) -> None:
+def _make(reading: Future, transform: Transform, graph: Callable[..., Any], place: Batch) -> None:
     """Writes a chunk that is being read into its place."""
     chunk = reading.result()
     try:
         made = graph(tf.constant(np.array(chunk.records, object)), _spans(chunk.rows), tf.constant(chunk.crops))
     except tf.errors.InvalidArgumentError as error:
-        reason = _undecodable(chunk, recipe)
+        reason = _undecodable(chunk, transform)
         if not reason:
             raise
         raise Undecodable(f"An image could not be decoded: {reason}. Prepare the dataset again with --verify=decode: "
                           "it finds such images and sets them aside.") from error
-    if recipe.finish is None:
+    if transform.write is None:
         np.copyto(place["image"], np.asarray(memoryview(made)))  # numpy() would copy once more
     else:
         for image, crop, out in zip(made, chunk.crops, place["image"], strict=True):
-            recipe.finish(np.asarray(memoryview(image)), crop, out)
+            transform.write(np.asarray(memoryview(image)), crop, out)
     place["label"][:] = [row.label for row in chunk.rows]
     place["file_name"][:] = [row.file_name for row in chunk.rows]
     place["index"][:] = chunk.index
@@ -200,11 +200,11 @@ def _graph(view: Callable[..., tf.Tensor], options: tuple[tuple[str, Any], ...],
         tf.TensorSpec([count, pixels.CROP], tf.int32))
 
 
-def _undecodable(chunk: _Chunk, recipe: Recipe) -> str:
+def _undecodable(chunk: _Chunk, transform: Transform) -> str:
     """The name of the first image that cannot be decoded, and what is said of it; empty when all can."""
     for record, row, crop in zip(chunk.records, chunk.rows, chunk.crops, strict=True):
         try:
-            recipe.view(tf.constant(record[slice(*row.image)]), crop, **recipe.options)
+            transform.view(tf.constant(record[slice(*row.image)]), crop, **transform.options)
         except (tf.errors.InvalidArgumentError, ValueError) as error:  # of tf, and of PIL
             reason = getattr(error, "message", str(error)).split("}} ")[-1].split(" [Op:")[0].splitlines()[0]
             return f"{row.file_name.decode()} ({reason})"

@@ -48,7 +48,7 @@ def train_batches(part: Part, *, seed: int, start_step: int, global_batch: int, 
     """
     batch = share(global_batch, host_slice)
     plan = train_plan(part.pool, seed=seed, global_batch=global_batch, host_slice=host_slice)
-    return chunks.batches(part.records, itertools.count(start_step), plan, train_recipe(augment), batch, workers)
+    return chunks.batches(part.records, itertools.count(start_step), plan, train_transform(augment), batch, workers)
 
 
 def share(global_batch: int, host_slice: Host) -> int:
@@ -73,13 +73,13 @@ def train_plan(pool: np.ndarray, *, seed: int, global_batch: int, host_slice: Ho
     return plan
 
 
-def train_recipe(augment: Mapping[str, Any]) -> chunks.Recipe:
+def train_transform(augment: Mapping[str, Any]) -> chunks.Transform:
     """How an example is cropped, resized and flipped in training."""
     options = {key: value for key, value in augment.items() if key not in _DRAWN}
     drawn = {key: augment[key] for key in _DRAWN}
     if augment["interpolation"] == "bilinear" and not augment["antialias"]:
-        return chunks.Recipe(pixels.train_window, options, drawn, pixels.place_window)
-    return chunks.Recipe(pixels.train_example, options, drawn)  # OpenCV has other weights for these
+        return chunks.Transform(pixels.train_window, options, drawn, pixels.place_window)
+    return chunks.Transform(pixels.train_example, options, drawn)  # OpenCV has other weights for these
 
 
 def eval_batches(part: Part, *, batch: int, view: Mapping[str, Any], host_slice: Host = ONE_HOST,
@@ -98,8 +98,8 @@ def eval_batches(part: Part, *, batch: int, view: Mapping[str, Any], host_slice:
     def plan(i: int) -> chunks.Plan:
         return chunks.Plan(part.pool[np.minimum(mine[i], len(part.pool) - 1)])
 
-    recipe = chunks.Recipe(_eval_example, view)
-    for i, loaded in enumerate(chunks.batches(part.records, range(count), plan, recipe, per_host, workers)):
+    transform = chunks.Transform(_eval_example, view)
+    for i, loaded in enumerate(chunks.batches(part.records, range(count), plan, transform, per_host, workers)):
         loaded["mask"] = (mine[i] < len(part.pool)).astype(np.float32)
         yield loaded
 

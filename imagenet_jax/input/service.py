@@ -222,7 +222,7 @@ def _make(spec: bytes, pool: np.ndarray, step: np.ndarray) -> tuple[np.ndarray, 
     plan = loader.train_plan(pool, **asked)
     batch = loader.share(asked["global_batch"], loader.Host(*asked["host_slice"]))
     try:
-        made = chunks.finish(chunks.start(_crew(), records, int(step), plan, loader.train_recipe(augment), batch))
+        made = chunks.finish(chunks.start(_crew(), records, int(step), plan, loader.train_transform(augment), batch))
     except chunks.Undecodable as error:
         raise ValueError(str(error)) from error  # which reaches the run as an InvalidArgumentError
     return tuple(made[key] for key in _MADE)

@@ -22,8 +22,8 @@ def make(learning_rate: Schedule, *, name: str, momentum: float, nesterov: bool,
     """An optimizer of the paths of parameters; the gradient is clipped first, in all ways that are asked for.
 
     Args:
-        name: 'sgd' (`sgd`), 'lars', 'rmsprop' (weight decay coupled: it is added to the gradient), 'adamw', 'lamb'
-            (decoupled: the weight itself decays, times the learning rate).
+        name: 'sgd' (as torch.optim.SGD), 'lars', 'rmsprop', to whose gradient weight decay is added; or 'adamw',
+            'lamb', where the weight itself decays, times the learning rate.
         decay: regular expression over paths; where it is found, weight decay acts, and so does the trust ratio of LARS
             and LAMB.
         clip_norm: the largest norm of the whole gradient. clip_value: of any of its numbers. clip_adaptive: of the

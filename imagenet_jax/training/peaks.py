@@ -28,10 +28,7 @@ _GPUS = {
     "NVIDIA A100-PCIE-40GB": (312, 156, f"{_NVIDIA}/a100"),
     "NVIDIA A100 80GB PCIe": (312, 156, f"{_NVIDIA}/a100"),
     "NVIDIA H100 80GB HBM3": (989.4, 494.7, f"{_NVIDIA}/h100"),  # SXM
-    "NVIDIA H100 PCIe": (756, 378, f"{_NVIDIA}/h100"),
     "NVIDIA H200": (989.4, 494.7, f"{_NVIDIA}/h200"),  # SXM
-    "NVIDIA L4": (121, 60, f"{_NVIDIA}/l4"),
-    "NVIDIA L40S": (362, 183, f"{_NVIDIA}/l40s"),
 }
 # JAX's device_kind: (bfloat16 TFLOP/s of a chip, devices that a chip is to JAX, page). Where the two cores of a chip
 # are two devices, each has half.

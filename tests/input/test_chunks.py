@@ -117,10 +117,11 @@ def test_memory_for_images_on_their_way_is_kept_to(records) -> None:
         started.append(step)
         return chunks.Plan(np.zeros(4, np.int64))
 
-    recipe = loader.train_recipe(DRAWN | RESIZED)._replace(drawn=None, view=lambda e, c, **_: np.zeros((8, 8, 3), "u1"))
+    transform = loader.train_transform(DRAWN | RESIZED)._replace(
+        drawn=None, view=lambda encoded, crop, **_: np.zeros((8, 8, 3), np.uint8))
     for workers, most in ((chunks.Workers(ram_gb=3 * 4 * 8 * 8 * 3 / 1e9), 4), (chunks.Workers(ram_gb=1e-9), 2)):
         started.clear()
-        batches = chunks.batches(records, itertools.count(), plan, recipe, 4, workers)
+        batches = chunks.batches(records, itertools.count(), plan, transform, 4, workers)
         next(batches)
         batches.close()
         assert len(started) <= most

@@ -10,11 +10,16 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 from stepping import DropoutNet, fresh, options, random_batches, run, sgd
 
+from imagenet_jax import config
 from imagenet_jax.models.layers import AXIS
 from imagenet_jax.training import mixing
 from imagenet_jax.training.mixing import Draw, Mix
 
 SIZE, MANY = (40, 60), 2000
+
+
+def test_the_config_has_the_defaults_of_no_mixing() -> None:
+    assert Mix(**config.base().mix) == Mix() and not Mix().pairs
 
 
 def laid(count, devices, hosts, micro):

@@ -25,7 +25,8 @@ class _Header(tarfile.TarInfo):
         except tarfile.EOFHeaderError:
             raise
         except tarfile.EmptyHeaderError as error:
-            raise tarfile.ReadError("its end is missing") from error
+            raise tarfile.ReadError("its end is missing (should that be all, `head -c 1024 /dev/zero >> FILE` "
+                                    "adds one)") from error
         except tarfile.HeaderError as error:
             raise tarfile.ReadError(f"{error} at byte {tar.offset:,}") from error
 

@@ -17,8 +17,8 @@ SECONDS = flags.DEFINE_float("seconds", None, "How long each stage (3 by default
 OUT = flags.DEFINE_string("out", "", "Where to write the figures as JSON; by default only the table is printed.")
 
 _WORDS = {"read": "read records, one thread", "whole": "(decode whole images)", "decode": "decode the crop: limit",
-          "resize": "+ resize, flip, batch", "undecoded": "(all but decode, resize)", "batch": "+ read",
-          "device": "+ to device"}
+          "resize": "+ resize, flip, batch", "augment": "+ operations of the recipe",
+          "undecoded": "(all but decode, resize)", "batch": "+ read", "device": "+ to device"}
 
 
 def main(argv: list[str]) -> None:

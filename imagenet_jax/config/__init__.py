@@ -49,13 +49,23 @@ def base() -> Config:
     config.loader.ram_gb = 0.0  # that images on their way may fill; 0 for what keeps all threads busy
     config.loader.cache_gb = 0.0  # of encoded records kept in memory, filled once; 0 for none
 
-    config.augment = Config()  # input.pixels.train_example
+    config.augment = Config()  # input.loader.train_transform; on the host
     config.augment.size = placeholder(int)  # px, side of the square the network sees; None for view.size
-    config.augment.area = (0.08, 1.0)  # fraction of the image's area that a crop covers
-    config.augment.aspect = (3 / 4, 4 / 3)  # width / height of a crop
+    config.augment.crop = "random_resized"  # or 'scale_jitter': of `size` px, after a resize
+    config.augment.area = (0.08, 1.0)  # of 'random_resized': fraction of the image's area that a crop covers
+    config.augment.aspect = (3 / 4, 4 / 3)  # of 'random_resized': width / height of a crop
+    config.augment.resize = (256, 256)  # px, of 'scale_jitter': the image's shorter side, least and most
+    config.augment.central = False  # of 'scale_jitter': anywhere in the central square only
     config.augment.flip = True  # left-right, half of the time
     config.augment.interpolation = "bilinear"  # or 'bicubic', 'nearest', 'area'
     config.augment.antialias = False  # True halves the speed of input; see input.pixels.train_example
+    config.augment.repeats = 1  # times that an example is in a batch, augmented anew; epochs count the copies
+    config.augment.policy = ""  # 'autoaugment', 'randaugment', 'trivialaugment', ... see input.policies; '' for none
+    config.augment.operations = 2  # an image, of 'randaugment' and 'randaugment_timm'
+    config.augment.magnitude = 9.0  # 'randaugment' 0..30, 'randaugment_timm' 0..10, 'augmix' 1..10
+    config.augment.magnitude_std = 0.0  # of 'randaugment_timm'
+    config.augment.jitter = (0.0, 0.0, 0.0, 0.0)  # how much brightness, contrast, saturation, hue vary
+    config.augment.lighting = 0.0  # deviation of shifts along the principal components of colours; AlexNet has 0.1
 
     config.view = Config()  # input.pixels.eval_example; None leaves it to the network, see `models` on the command line
     config.view.size = placeholder(int)  # px, side of the centre crop

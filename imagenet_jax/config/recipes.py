@@ -44,6 +44,13 @@ class Recipe(NamedTuple):
 
 # Keys that mean something under some values of another key only.
 _READ_BY = {
+    "augment.area": ("augment.crop", ("random_resized",)),
+    "augment.aspect": ("augment.crop", ("random_resized",)),
+    "augment.resize": ("augment.crop", ("scale_jitter",)),
+    "augment.central": ("augment.crop", ("scale_jitter",)),
+    "augment.operations": ("augment.policy", ("randaugment", "randaugment_timm")),
+    "augment.magnitude": ("augment.policy", ("randaugment", "randaugment_timm", "augmix")),
+    "augment.magnitude_std": ("augment.policy", ("randaugment_timm",)),
     "loss.target_threshold": ("loss.name", ("binary_cross_entropy",)),
     "optimizer.momentum": ("optimizer.name", ("sgd", "lars", "rmsprop")),
     "optimizer.nesterov": ("optimizer.name", ("sgd", "lars")),

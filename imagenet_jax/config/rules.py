@@ -68,9 +68,10 @@ def _many(rule: Rule) -> Rule:
     return Rule(lambda v: isinstance(v, tuple) and all(map(rule.holds, v)), f"a tuple, each {rule.wanted}")
 
 
-def _pair(first: Rule, second: Rule) -> Rule:
-    return Rule(lambda v: isinstance(v, tuple) and len(v) == 2 and first.holds(v[0]) and second.holds(v[1]),
-                f"({first.wanted}, {second.wanted})")
+def _each(*rules: Rule) -> Rule:
+    return Rule(lambda v: isinstance(v, tuple) and len(v) == len(rules) and
+                all(rule.holds(x) for rule, x in zip(rules, v, strict=True)),
+                f"({', '.join(rule.wanted for rule in rules)})")
 
 
 def _is_number(value: Any, kind: Any) -> bool:
@@ -115,11 +116,22 @@ RULES = {
     "loader.ram_gb": _real(0, 1e6),
     "loader.cache_gb": _real(0, 1e6),
     "augment.size": _PIXELS,
+    "augment.crop": _choice("random_resized", "scale_jitter"),
     "augment.area": _range(0, 1),
     "augment.aspect": _range(0, 100),
     "augment.flip": _FLAG,
     "augment.interpolation": _choice(*_INTERPOLATIONS),
     "augment.antialias": _FLAG,
+    "augment.resize": _range(0, 2**14),
+    "augment.central": _FLAG,
+    "augment.repeats": _integer(1, 2**10),
+    "augment.policy": _choice("", "autoaugment", "autoaugment_v0", "randaugment", "randaugment_timm", "trivialaugment",
+                              "augmix", "inception"),
+    "augment.operations": _integer(1, 16),
+    "augment.magnitude": _real(0, 30),
+    "augment.magnitude_std": _real(0, 10),
+    "augment.jitter": _each(_real(0, 1), _real(0, 1), _real(0, 1), _real(0, 0.5)),
+    "augment.lighting": _real(0, 10),
     "view.size": _PIXELS,
     "view.resize": _PIXELS,
     "view.library": _choice("tf", "pil"),
@@ -149,7 +161,7 @@ RULES = {
     "optimizer.name": _choice("sgd", "lars", "rmsprop", "adamw", "lamb"),
     "optimizer.momentum": _SHARE,
     "optimizer.nesterov": _FLAG,
-    "optimizer.betas": _pair(_SHARE, _SHARE),
+    "optimizer.betas": _each(_SHARE, _SHARE),
     "optimizer.rho": _SHARE,
     "optimizer.epsilon": _real(),
     "optimizer.trust": _real(above=True),
@@ -158,7 +170,7 @@ RULES = {
     "optimizer.clip_norm": _real(),
     "optimizer.clip_value": _real(),
     "optimizer.clip_adaptive": _real(),
-    "optimizer.rates": _many(_pair(_PATTERN, _real())),
+    "optimizer.rates": _many(_each(_PATTERN, _real())),
     "schedule.peak": _real(),
     "schedule.batch": _optional(_integer(1, 2**24)),
     "schedule.scaling": _choice("linear", "sqrt"),
@@ -206,6 +218,16 @@ def check(config: ConfigDict) -> None:
         raise UserError(f"config.dataset.fold={config.dataset.fold} makes no sense: it must be 0..{folds - 1} with "
                         f"dataset.holdout={config.dataset.holdout}")
     check_pil(config.view)
+    if config.augment.crop == "scale_jitter" and config.augment.resize[0] < config.augment.size:
+        raise UserError(f"config.augment.resize={config.augment.resize} makes no sense: both must be at least "
+                        f"augment.size = {config.augment.size}")
+    if config.augment.repeats > config.global_batch:
+        raise UserError(f"config.augment.repeats={config.augment.repeats} makes no sense: it must be at most "
+                        f"global_batch={config.global_batch}")
+    least, most = {"randaugment_timm": (0, 10), "augmix": (1, 10)}.get(config.augment.policy, (0, 30))
+    if not least <= config.augment.magnitude <= most:
+        raise UserError(f"config.augment.magnitude={config.augment.magnitude} makes no sense: with augment.policy="
+                        f"{config.augment.policy!r} it must be {least}..{most}")
     if config.early_stopping and not config.dataset.holdout:
         raise UserError("early_stopping selects on the holdout: set dataset.holdout, such as 0.01")
     if config.model.bn_group and config.global_batch % config.model.bn_group:

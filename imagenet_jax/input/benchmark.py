@@ -36,8 +36,8 @@ def measure(part: loader.Part, augment: Mapping[str, Any], *, batch: int, worker
     Returns:
         read: records by index, in one thread. whole: decodes whole JPEGs. decode: decodes the sampled windows, which
         is the limit of any input that decodes. resize: the same, and resizes, flips and puts them in batches, from
-        memory. undecoded: everything but decoding and resizing. batch: everything up to batches on the host. device:
-        the same, and onto the device.
+        memory. augment: the same, and the operations of the recipe, if it has any. undecoded: everything but decoding,
+        resizing and operations. batch: everything up to batches on the host. device: the same, and onto the device.
     """
     rates: dict[str, list[float]] = {}
     with contextlib.ExitStack() as stack:
@@ -50,7 +50,8 @@ def measure(part: loader.Part, augment: Mapping[str, Any], *, batch: int, worker
                 next(stage)
             rates.setdefault(name, []).append(_rate(stage, seconds / ROUNDS))
     rate = {name: float(np.median(values)) for name, values in rates.items()}
-    below = {"resize": "decode", "batch": "resize", "device": "batch"}
+    below = {"resize": "decode", "augment": "resize", "batch": "augment" if "augment" in rate else "resize",
+             "device": "batch"}
     own = {name: 1e6 / rate[name] - 1e6 / rate.get(below.get(name, ""), np.inf) for name in rate}
     return [Stage(name, rate[name], max(0.0, own[name])) for name in rate]
 
@@ -65,6 +66,7 @@ def _stages(part: loader.Part, augment: Mapping[str, Any], batch: int, workers: 
     some = part.pool[order.permutation(0, 0, len(part.pool))[:IN_MEMORY]]
     in_memory = part._replace(records=cache.Cached(part.records, np.inf), pool=some)
     memory = _encoded(in_memory, augment).repeat()
+    plain = dict(augment) | {"policy": "", "jitter": (), "lighting": 0.0}
     options = tf.data.Options()
     options.threading.private_threadpool_size = workers.threads
     options.threading.max_intra_op_parallelism = 1  # images run beside each other: no one is cut over threads
@@ -79,12 +81,12 @@ def _stages(part: loader.Part, augment: Mapping[str, Any], batch: int, workers: 
             index = order.stream(0, len(part.pool), order.host_positions(step, batch, 0, 1))
             yield len(part.records.read(part.pool[index]))
 
-    def batches(part: loader.Part) -> Iterator[loader.Batch]:
+    def batches(part: loader.Part, augment: Mapping[str, Any] = augment) -> Iterator[loader.Batch]:
         return loader.train_batches(part, seed=0, start_step=0, global_batch=batch, augment=augment, workers=workers)
 
     def undecoded() -> Iterator[loader.Batch]:
-        plan = loader.train_plan(part.pool, seed=0, global_batch=batch, host_slice=loader.ONE_HOST)
-        transform = loader.train_transform(augment)._replace(view=_blank, write=None)
+        plan = loader.train_plan(part.pool, seed=0, global_batch=batch, augment=plain, host_slice=loader.ONE_HOST)
+        transform = loader.train_transform(plain)._replace(view=_blank, write=None)
         return chunks.batches(part.records, itertools.count(), plan, transform, batch, workers)
 
     def made(batches: Iterator[loader.Batch]) -> Iterator[int]:
@@ -101,16 +103,18 @@ def _stages(part: loader.Part, augment: Mapping[str, Any], batch: int, workers: 
     return {"read": read(),
             "whole": mapped(lambda e, c: tf.shape(pixels.decode(e))),
             "decode": mapped(lambda e, c: tf.shape(pixels.decode_window(e, c[:4]))),
-            "resize": made(batches(in_memory)), "undecoded": made(undecoded()),
-            "batch": made(batches(part)), "device": on_device()}
+            "resize": made(batches(in_memory, plain)),
+            **({"augment": made(batches(in_memory))} if loader.augmentation(augment).draws else {}),
+            "undecoded": made(undecoded()), "batch": made(batches(part)), "device": on_device()}
 
 
 def _encoded(part: loader.Part, augment: Mapping[str, Any]) -> tf.data.Dataset:
     """The encoded images of a part, and their crops."""
-    plan = loader.train_plan(part.pool, seed=0, global_batch=len(part.pool), host_slice=loader.ONE_HOST)(0)
+    plan = loader.train_plan(part.pool, seed=0, global_batch=len(part.pool), augment=augment,
+                             host_slice=loader.ONE_HOST)(0)
     encoded = [record[slice(*dataset.row(record).image)] for record in part.records.read(plan.index)]
     sizes = np.array([pixels.image_size(image) for image in encoded])
-    crops = pixels.random_crops(plan.uniform, sizes, **loader.train_transform(augment).drawn)
+    crops = loader.train_transform(augment).draw(plan.uniform, sizes)
     return tf.data.Dataset.from_tensor_slices((encoded, crops))
 
 

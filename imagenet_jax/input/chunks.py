@@ -15,7 +15,9 @@ import numpy as np
 
 from imagenet_jax import dataset
 from imagenet_jax.errors import UserError
+from imagenet_jax.input import crops as crops_lib
 from imagenet_jax.input import pixels
+from imagenet_jax.input.policies import Augmentation
 
 tf = pixels.tf
 Batch = dict[str, np.ndarray]
@@ -42,24 +44,30 @@ DEFAULT = Workers()
 
 
 class Plan(NamedTuple):
-    """What a batch is made of. index: int64 [B]. uniform: float [B, pixels.DRAWS], None where nothing is drawn."""
+    """What a batch is made of.
+
+    index: int64 [B]. uniform: float [B, crops.DRAWS] for crops, and `more` [B, draws] for the augmentation; None where
+    nothing is drawn.
+    """
 
     index: np.ndarray
     uniform: np.ndarray | None = None
+    more: np.ndarray | None = None
 
 
 class Transform(NamedTuple):
     """How an example becomes an image.
 
-    view: the function of `pixels` that makes it in a graph, and `options` for that. drawn: for `pixels.random_crops`,
-    None where nothing is drawn. write: (what the view made, crop, place) writes the image into its place; where there
-    is one, the view may give any size.
+    view: the function of `pixels` that makes it in a graph, and `options` for that. draw: (uniform, sizes) -> crops,
+    None where the view takes none. write: (what the view made, crop, place) writes the image into its place; where
+    there is one, the view may give any size. augmentation: of the image in its place.
     """
 
     view: Callable[..., tf.Tensor]
     options: Mapping[str, Any]
-    drawn: Mapping[str, Any] | None = None
+    draw: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None
     write: Callable[[np.ndarray, np.ndarray, np.ndarray], None] | None = None
+    augmentation: Augmentation | None = None
 
 
 class Crew(NamedTuple):
@@ -121,7 +129,7 @@ def start(crew: Crew, records: dataset.Records, step: int, plan: Callable[[int],
         part = slice(first, min(first + CHUNK, batch))
         graph = _graph(transform.view, tuple(sorted(transform.options.items())),
                        part.stop - first if transform.write else None)  # built here, and not by many threads at once
-        reading = crew.readers.submit(_read, records, planned, part, transform.drawn)
+        reading = crew.readers.submit(_read, records, planned, part, transform.draw)
         place = {key: array[part] for key, array in made.items()}
         chunks.append(crew.makers.submit(_make, reading, transform, graph, place))
     return made, chunks
@@ -136,23 +144,26 @@ def finish(started: tuple[Batch, list[Future]]) -> Batch:
 
 
 class _Chunk(NamedTuple):
-    """What was read of n examples. crops: int32 [n, pixels.CROP]."""
+    """What was read of n examples. crops: int32 [n, crops.CROP]. more: see Plan."""
 
     records: list[bytes]
     rows: list[dataset.Row]
     index: np.ndarray
     crops: np.ndarray
+    more: np.ndarray | None
 
 
-def _read(records: dataset.Records, planned: Future, part: slice, drawn: Mapping[str, Any] | None) -> _Chunk:
+def _read(records: dataset.Records, planned: Future, part: slice,
+          draw: Callable[[np.ndarray, np.ndarray], np.ndarray] | None) -> _Chunk:
     plan = planned.result()  # it was handed in first: some reader is at it
     index = plan.index[part]
     found = records.read(index)
     rows = [dataset.row(record) for record in found]
-    if drawn is None:
-        return _Chunk(found, rows, index, np.zeros((len(rows), pixels.CROP), np.int32))
+    if draw is None:
+        return _Chunk(found, rows, index, np.zeros((len(rows), crops_lib.CROP), np.int32), None)
     sizes = [pixels.image_size(memoryview(record)[slice(*row.image)]) for record, row in zip(found, rows, strict=True)]
-    return _Chunk(found, rows, index, pixels.random_crops(plan.uniform[part], np.array(sizes), **drawn))
+    return _Chunk(found, rows, index, draw(plan.uniform[part], np.array(sizes)),
+                  None if plan.more is None else plan.more[part])
 
 
 def _make(reading: Future, transform: Transform, graph: Callable[..., Any], place: Batch) -> None:
@@ -171,6 +182,9 @@ def _make(reading: Future, transform: Transform, graph: Callable[..., Any], plac
     else:
         for image, crop, out in zip(made, chunk.crops, place["image"], strict=True):
             transform.write(np.asarray(memoryview(image)), crop, out)
+    if chunk.more is not None:
+        for out, uniform in zip(place["image"], chunk.more, strict=True):
+            out[:] = transform.augmentation.apply(out, uniform)
     place["label"][:] = [row.label for row in chunk.rows]
     place["file_name"][:] = [row.file_name for row in chunk.rows]
     place["index"][:] = chunk.index
@@ -197,7 +211,7 @@ def _graph(view: Callable[..., tf.Tensor], options: tuple[tuple[str, Any], ...],
 
     return tf.function(chunk).get_concrete_function(
         tf.TensorSpec([count], tf.string), tf.TensorSpec([count, 2], tf.int32),
-        tf.TensorSpec([count, pixels.CROP], tf.int32))
+        tf.TensorSpec([count, crops_lib.CROP], tf.int32))
 
 
 def _undecodable(chunk: _Chunk, transform: Transform) -> str:

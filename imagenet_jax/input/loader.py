@@ -1,6 +1,7 @@
 """What the batches of training and evaluation hold, whose they are, and when they go to the devices."""
 
 import collections
+import functools
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
@@ -9,11 +10,11 @@ import numpy as np
 
 from imagenet_jax.dataset import Records
 from imagenet_jax.errors import UserError
-from imagenet_jax.input import chunks, order, pixels
+from imagenet_jax.input import chunks, crops, order, pixels, policies
 from imagenet_jax.input.chunks import DEFAULT, Batch, Workers
 
 tf = pixels.tf
-_DRAWN = ("area", "aspect", "flip")  # keys of `augment` that a crop is drawn by
+_RESIZED = ("size", "interpolation", "antialias")  # keys of `augment` that `pixels` resizes by
 
 
 class Part(NamedTuple):
@@ -47,7 +48,7 @@ def train_batches(part: Part, *, seed: int, start_step: int, global_batch: int, 
         UserError: hosts that cannot share the batch; an image that cannot be decoded.
     """
     batch = share(global_batch, host_slice)
-    plan = train_plan(part.pool, seed=seed, global_batch=global_batch, host_slice=host_slice)
+    plan = train_plan(part.pool, seed=seed, global_batch=global_batch, augment=augment, host_slice=host_slice)
     return chunks.batches(part.records, itertools.count(start_step), plan, train_transform(augment), batch, workers)
 
 
@@ -62,24 +63,43 @@ def share(global_batch: int, host_slice: Host) -> int:
     return global_batch // host_slice.count
 
 
-def train_plan(pool: np.ndarray, *, seed: int, global_batch: int, host_slice: Host) -> Callable[[int], chunks.Plan]:
+def train_plan(pool: np.ndarray, *, seed: int, global_batch: int, augment: Mapping[str, Any],
+               host_slice: Host) -> Callable[[int], chunks.Plan]:
     """What a host's slice of the batch of a step is made of."""
+    more = augmentation(augment).draws
 
     def plan(step: int) -> chunks.Plan:
         positions = order.host_positions(step, global_batch, *host_slice)
-        return chunks.Plan(pool[order.stream(seed, len(pool), positions)],
-                           order.draws(seed, int(positions[0]), len(positions), pixels.DRAWS))
+        shown = order.repeated(positions, global_batch, augment["repeats"])
+        drawn = functools.partial(order.draws, seed, int(positions[0]), len(positions))
+        return chunks.Plan(pool[order.stream(seed, len(pool), shown)], drawn(crops.DRAWS),
+                           drawn(more, purpose=1) if more else None)
 
     return plan
 
 
 def train_transform(augment: Mapping[str, Any]) -> chunks.Transform:
-    """How an example is cropped, resized and flipped in training."""
-    options = {key: value for key, value in augment.items() if key not in _DRAWN}
-    drawn = {key: augment[key] for key in _DRAWN}
-    if augment["interpolation"] == "bilinear" and not augment["antialias"]:
-        return chunks.Transform(pixels.train_window, options, drawn, pixels.place_window)
-    return chunks.Transform(pixels.train_example, options, drawn)  # OpenCV has other weights for these
+    """How an example is cropped, resized, flipped and augmented in training."""
+    draw, keys = {
+        "random_resized": (crops.random_resized, ("area", "aspect", "flip")),
+        "scale_jitter": (crops.scale_jitter, ("size", "resize", "central", "flip")),
+    }[augment["crop"]]
+    transform = chunks.Transform(pixels.train_example, _of(augment, _RESIZED),
+                                 functools.partial(draw, **_of(augment, keys)), augmentation=augmentation(augment))
+    if augment["interpolation"] == "bilinear" and not augment["antialias"]:  # OpenCV has other weights for the others
+        return transform._replace(view=pixels.train_window, write=pixels.place_window)
+    return transform
+
+
+def augmentation(augment: Mapping[str, Any]) -> policies.Augmentation:
+    """What is done to an image after its crop."""
+    strength = policies.Strength(*(augment[key] for key in ("operations", "magnitude", "magnitude_std")))
+    return policies.make(augment["size"], strength=strength,
+                         **_of(augment, ("policy", "jitter", "lighting", "interpolation")))
+
+
+def _of(section: Mapping[str, Any], keys: Iterable[str]) -> dict[str, Any]:
+    return {key: section[key] for key in keys}
 
 
 def eval_batches(part: Part, *, batch: int, view: Mapping[str, Any], host_slice: Host = ONE_HOST,

@@ -9,7 +9,7 @@ import functools
 
 import numpy as np
 
-_DRAWS_KEY = 0xA06_0000_0000_0000  # far from any epoch, which is what orders have in its place
+_DRAWS_KEY = 0xA06_0000_0000_0000  # and those after it; far from any epoch, which is what orders have in its place
 _PER_BLOCK = 8  # draws from one value of the Philox counter: 4 numbers of 64 bits
 _HOLDOUT_KEY = 0x1A6E  # one holdout for a dataset, whatever the seed of the run
 
@@ -40,13 +40,27 @@ def host_positions(step: int, global_batch: int, host: int, hosts: int) -> np.nd
     return np.arange(start, start + share)
 
 
-def draws(seed: int, start: int, positions: int, count: int) -> np.ndarray:
+def repeated(positions: np.ndarray, global_batch: int, repeats: int) -> np.ndarray:
+    """The positions in the stream whose examples are shown at `positions`, each `repeats` times in a batch.
+
+    Hoffer et al. 2019, augmentation of the same examples in a batch. Copies lie global_batch / repeats apart, so that
+    neighbours, which mixing pairs, differ; where that is not whole, the last examples have one copy less.
+    """
+    steps, places = np.divmod(positions, global_batch)
+    different = -(-global_batch // repeats)
+    return steps * different + places % different
+
+
+def draws(seed: int, start: int, positions: int, count: int, purpose: int = 0) -> np.ndarray:
     """What augmentation draws at positions start, start + 1, ...: uniform in [0, 1), float32 [positions, count].
 
     A position owns a range of the Philox counter, so that its draws are the same whoever asks and from wherever.
+
+    Args:
+        purpose: draws for another one have nothing to do with these.
     """
     blocks = -(-count // _PER_BLOCK)
-    philox = np.random.Philox(key=np.array([seed, _DRAWS_KEY], np.uint64), counter=start * blocks)
+    philox = np.random.Philox(key=np.array([seed, _DRAWS_KEY + purpose], np.uint64), counter=start * blocks)
     raw = philox.random_raw(positions * blocks * 4)
     halves = np.stack([raw >> 40, raw >> 8 & 0xFFFFFF], axis=-1)  # 24 bits are what a float32 below 1 holds
     return (halves.reshape(positions, -1)[:, :count] * np.float32(2**-24)).astype(np.float32)

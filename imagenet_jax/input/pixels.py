@@ -22,40 +22,7 @@ cv2.setNumThreads(0)  # images run beside each other
 
 _RATIOS = (1, 2, 4, 8)  # that libjpeg can shrink by while it decodes
 _NO_FRAME = (0xC4, 0xC8, 0xCC)  # JPEG markers among those of frames that are none
-ATTEMPTS = 10  # as torchvision's RandomResizedCrop, before it falls back to a centre crop
-DRAWS = 2 * ATTEMPTS + 3  # uniform numbers that one training example takes
 LONGEST = 32  # times its shorter side, of which evaluation resizes the middle; no ordinary image is so long
-CROP = 5  # numbers of a crop: top, left, height, width, and 1 if it is flipped
-
-
-def random_crops(uniform: np.ndarray, sizes: np.ndarray, area: tuple[float, float], aspect: tuple[float, float],
-                 flip: bool) -> np.ndarray:
-    """Random-resized-crop and flip (Szegedy et al. 2014, section 6), drawn for many images at once.
-
-    A crop is the first of ten drawn windows that fits, else the largest central one whose aspect is allowed.
-
-    Args:
-        uniform: float [n, DRAWS] in [0, 1), which alone decides what is drawn.
-        sizes: int [n, 2], height and width of the images.
-        area: fraction of the image that a crop covers, uniform; aspect: width / height, log-uniform.
-        flip: left-right, half of the time.
-
-    Returns:
-        int32 [n, CROP].
-    """
-    sizes, uniform = sizes[:, :, None].astype(float), uniform.astype(float)
-    areas = (area[0] + (area[1] - area[0]) * uniform[:, :ATTEMPTS]) * sizes.prod(axis=1)
-    low, high = np.log(aspect)
-    ratios = np.exp(low + (high - low) * uniform[:, ATTEMPTS : 2 * ATTEMPTS])
-    drawn = np.stack([np.sqrt(areas / ratios), np.sqrt(areas * ratios)], axis=1)
-    allowed = np.clip(sizes[:, 1] / sizes[:, 0], *aspect)
-    central = np.minimum(sizes, sizes[:, ::-1] * np.stack([1 / allowed, allowed], axis=1))
-    candidates = np.concatenate([drawn, np.maximum(central, 1)], axis=2).round()  # [n, 2, ATTEMPTS + 1]
-    first = ((candidates <= sizes) & (candidates >= 1)).all(axis=1).argmax(axis=1)  # the central one always fits
-    sides = np.take_along_axis(candidates, first[:, None, None], axis=2)[..., 0]
-    room = sizes[..., 0] - sides
-    corner = np.where(first[:, None] < ATTEMPTS, uniform[:, 2 * ATTEMPTS : -1] * (room + 1), room / 2)
-    return np.concatenate([corner, sides, flip * (uniform[:, -1:] < 0.5)], axis=1).astype(np.int32)
 
 
 def image_size(encoded: bytes | memoryview) -> tuple[int, int]:
@@ -81,7 +48,7 @@ def train_example(encoded: tf.Tensor, crop: tf.Tensor, *, size: int, interpolati
 
     Args:
         encoded: JPEG or PNG bytes; only the window of a JPEG is decoded.
-        crop: int32 [CROP], a row of `random_crops`.
+        crop: int32 [crops.CROP], a row of what `crops` draws.
 
     Returns:
         uint8 [size, size, 3], RGB.

@@ -7,9 +7,10 @@ from pathlib import Path
 import ilsvrc
 import numpy as np
 import pytest
+from augmenting import augment
 
 from imagenet_jax import dataset
-from imagenet_jax.input import chunks, loader, order, pixels
+from imagenet_jax.input import chunks, crops, loader, order, pixels
 from imagenet_jax.input.loader import Host, Part
 from imagenet_jax.prepare import writer
 from imagenet_jax.prepare.writer import Example, Source
@@ -47,8 +48,8 @@ def one_by_one(records, resized) -> dict[int, np.ndarray]:
     for position in range(40):
         (index,) = order.stream(5, N, np.array([position]))
         image = encoded(records, index)
-        (crop,) = pixels.random_crops(order.draws(5, position, 1, pixels.DRAWS), np.array([pixels.image_size(image)]),
-                                      **DRAWN)
+        (crop,) = crops.random_resized(order.draws(5, position, 1, crops.DRAWS), np.array([pixels.image_size(image)]),
+                                       **DRAWN)
         if resized["antialias"]:
             made[position] = pixels.train_example(pixels.tf.constant(image), crop, **resized).numpy()
         else:
@@ -63,7 +64,7 @@ def one_by_one(records, resized) -> dict[int, np.ndarray]:
 def test_threads_and_chunks_change_no_bit(records, one_by_one, resized, monkeypatch, threads, size, host) -> None:
     monkeypatch.setattr(chunks, "CHUNK", size)
     batches = loader.train_batches(Part(records, np.arange(N)), seed=5, start_step=1, global_batch=10, host_slice=host,
-                                   augment=DRAWN | resized, workers=loader.Workers(threads=threads))
+                                   augment=augment(**resized), workers=loader.Workers(threads=threads))
     for step, batch in zip((1, 2, 3), batches, strict=False):
         positions = order.host_positions(step, 10, *host)
         index = order.stream(5, N, positions)
@@ -105,7 +106,7 @@ class Slow:
 def test_many_reads_are_in_flight_while_a_slow_store_is_waited_for(records, batch) -> None:
     slow = Slow(records)
     batches = loader.train_batches(Part(slow, np.arange(N)), seed=0, start_step=0, global_batch=batch,
-                                   augment=DRAWN | RESIZED, workers=loader.Workers(threads=1))
+                                   augment=augment(**RESIZED), workers=loader.Workers(threads=1))
     assert len(next(batches)["label"]) == batch
     batches.close()
 
@@ -117,8 +118,8 @@ def test_memory_for_images_on_their_way_is_kept_to(records) -> None:
         started.append(step)
         return chunks.Plan(np.zeros(4, np.int64))
 
-    transform = loader.train_transform(DRAWN | RESIZED)._replace(
-        drawn=None, view=lambda encoded, crop, **_: np.zeros((8, 8, 3), np.uint8))
+    transform = loader.train_transform(augment(**RESIZED))._replace(
+        draw=None, view=lambda encoded, crop, **_: np.zeros((8, 8, 3), np.uint8))
     for workers, most in ((chunks.Workers(ram_gb=3 * 4 * 8 * 8 * 3 / 1e9), 4), (chunks.Workers(ram_gb=1e-9), 2)):
         started.clear()
         batches = chunks.batches(records, itertools.count(), plan, transform, 4, workers)
@@ -130,7 +131,20 @@ def test_memory_for_images_on_their_way_is_kept_to(records) -> None:
 def test_a_closed_stream_leaves_no_threads(records) -> None:
     before = threading.active_count()
     batches = loader.train_batches(Part(records, np.arange(N)), seed=0, start_step=0, global_batch=8,
-                                   augment=DRAWN | RESIZED)
+                                   augment=augment(**RESIZED))
     next(batches)
     batches.close()
     assert threading.active_count() == before
+
+
+def test_augmented_batches_are_those_of_plain_ones_augmented(records) -> None:
+    section = augment(policy="randaugment", magnitude=20.0, jitter=(0.4, 0.4, 0.4, 0.1), repeats=3)
+    plain, augmented = (next(loader.train_batches(Part(records, np.arange(N)), seed=5, start_step=2, global_batch=9,
+                                                  augment=each, host_slice=Host(), workers=loader.Workers(threads=3)))
+                        for each in (section | {"policy": "", "jitter": (0.0,) * 4}, section))
+    done = loader.augmentation(section)
+    drawn = order.draws(5, 18, 9, done.draws, purpose=1)
+    np.testing.assert_array_equal(augmented["image"], [done.apply(*each) for each in zip(plain["image"], drawn,
+                                                                                         strict=True)])
+    np.testing.assert_array_equal(augmented["index"], np.tile(order.stream(5, N, np.arange(6, 9)), 3))
+    assert (augmented["image"] != plain["image"]).any(axis=(1, 2, 3)).mean() > 0.5

@@ -7,6 +7,7 @@ from pathlib import Path
 import ilsvrc
 import numpy as np
 import pytest
+from augmenting import augment
 
 from imagenet_jax import dataset
 from imagenet_jax.errors import UserError
@@ -16,8 +17,7 @@ from imagenet_jax.prepare import writer
 from imagenet_jax.prepare.writer import Example, Source
 
 N = 23
-AUGMENT = {"size": 8, "area": (0.08, 1.0), "aspect": (3 / 4, 4 / 3), "flip": True, "interpolation": "bilinear",
-           "antialias": True}
+AUGMENT = augment(antialias=True)
 VIEW = {"size": 8, "resize": 9, "interpolation": "bilinear", "antialias": True}
 
 

@@ -116,3 +116,22 @@ def test_what_the_hosts_read_together_is_the_stream(hosts) -> None:
     whole = order.stream(0, 1003, np.arange(201 * 64))
     joined = [order.stream(0, 1003, positions) for step in range(201) for positions in hosts_of(step, 64, hosts)]
     assert np.array_equal(np.concatenate(joined), whole)
+
+
+@pytest.mark.parametrize(("global_batch", "repeats"), [(12, 1), (12, 3), (12, 4), (8, 3), (7, 7)])
+def test_repeats_are_spread_over_a_batch_and_nothing_is_left_out(global_batch: int, repeats: int) -> None:
+    positions = np.arange(5 * global_batch)
+    shown = order.repeated(positions, global_batch, repeats).reshape(5, global_batch)
+    different = -(-global_batch // repeats)
+    for step, batch in enumerate(shown):
+        assert sorted(set(batch)) == list(range(step * different, (step + 1) * different))
+        assert max(np.bincount(batch - step * different)) == -(-global_batch // different)
+        assert different == 1 or (np.diff(batch) != 0).all()
+    again = order.repeated(positions[global_batch : 2 * global_batch], global_batch, repeats)
+    np.testing.assert_array_equal(again, shown[1])
+
+
+def test_purposes_draw_what_has_nothing_to_do_with_each_other() -> None:
+    crops, other = (order.draws(0, 5, 1000, 8, purpose).ravel() for purpose in (0, 1))
+    assert abs(np.corrcoef(crops, other)[0, 1]) < 0.05
+    np.testing.assert_array_equal(order.draws(0, 7, 3, 8, 1), order.draws(0, 5, 1000, 8, 1)[2:5])

@@ -7,7 +7,7 @@ import pytest
 import scipy.stats
 from PIL import Image
 
-from imagenet_jax.input import order, pixels
+from imagenet_jax.input import crops, order, pixels
 from imagenet_jax.prepare import repair
 from imagenet_jax.prepare.examples import Example
 
@@ -30,14 +30,15 @@ def encode(image: Image.Image, format: str = "JPEG", **options) -> bytes:
 def train_example(encoded: bytes, position: int = 0, area=AREA, aspect=ASPECT, flip=True, **options) -> np.ndarray:
     asked = {"size": 24, "interpolation": "bilinear", "antialias": True} | options
     sizes = np.array([pixels.image_size(encoded)])
-    crops = pixels.random_crops(order.draws(0, position, 1, pixels.DRAWS), sizes, area, aspect, flip)
-    return pixels.train_example(tf.constant(encoded), tf.constant(crops[0]), **asked).numpy()
+    (crop,) = crops.random_resized(order.draws(0, position, 1, crops.DRAWS), sizes, area=area, aspect=aspect, flip=flip)
+    return pixels.train_example(tf.constant(encoded), tf.constant(crop), **asked).numpy()
 
 
 def windows(height: int, width: int, count: int, area=AREA, aspect=ASPECT) -> np.ndarray:
     """Windows [count, 4]: top, left, height, width."""
     sizes = np.tile([height, width], (count, 1))
-    return pixels.random_crops(order.draws(0, 1, count, pixels.DRAWS), sizes, area, aspect, False)[:, :4]
+    drawn = order.draws(0, 1, count, crops.DRAWS)
+    return crops.random_resized(drawn, sizes, area=area, aspect=aspect, flip=False)[:, :4]
 
 
 def torchvision_windows(height: int, width: int, count: int, area=AREA, aspect=ASPECT) -> np.ndarray:

@@ -12,6 +12,7 @@ from pathlib import Path
 import ilsvrc
 import numpy as np
 import pytest
+from augmenting import augment
 from tensorflow.python.ops import script_ops
 
 from imagenet_jax import dataset
@@ -21,8 +22,7 @@ from imagenet_jax.prepare import writer
 from imagenet_jax.prepare.writer import Example, Source
 
 N = 23
-AUGMENT = {"size": 8, "area": (0.08, 1.0), "aspect": (3 / 4, 4 / 3), "flip": True, "interpolation": "bilinear",
-           "antialias": False}
+AUGMENT = augment(repeats=2, policy="trivialaugment", jitter=(0.4, 0.4, 0.4, 0.1))
 
 
 def part(directory: Path, images: list[bytes]) -> loader.Part:

@@ -133,7 +133,7 @@ def equalize(image: np.ndarray, _: float = 0) -> np.ndarray:
     """The histogram of each channel made as flat as it can be."""
     tables = []
     for channel in range(3):
-        counts = cv2.calcHist([image], [channel], None, [256], [0, 256])[:, 0].astype(np.int64)
+        counts = cv2.calcHist([image], [channel], None, [256], [0, 256]).ravel().astype(np.int64)
         last = counts[np.flatnonzero(counts)[-1]]
         step = (counts.sum() - last) // 255
         below = np.cumsum(counts) - counts

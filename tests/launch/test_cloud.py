@@ -341,6 +341,18 @@ def test_slurm_queues_the_job_again_when_its_time_is_over(world, number, code, c
     assert ("requeue 42" in said) == (number == signal.SIGUSR1)
 
 
+@pytest.mark.parametrize("code, env, requeued", [
+    (75, {}, True), (137, {"SLURM_RESTART_COUNT": "9"}, True), (1, {"SLURM_RESTART_COUNT": "10"}, False),
+    (75, {"SLURM_RESTART_COUNT": "1", "RESTARTS": "1"}, False), (2, {}, False)])
+def test_slurm_queues_a_run_that_failed_again_but_not_for_ever(world, code, env, requeued):
+    (world.path / "bin/srun").write_text(f"#!/usr/bin/env bash\nexit {code}\n")
+    (world.path / "bin/srun").chmod(0o755)
+    told = world.run("slurm.sbatch", *TRAIN[1:], SLURM_JOB_ID="42", **env)
+    assert world.calls() == ["scontrol"] * requeued and told.returncode == (0 if requeued else code), told.stderr
+    assert ("queued again" in told.stderr) == (code != 2) and ("that is all" in told.stderr) == (
+        code != 2 and not requeued)
+
+
 def test_slurm_gives_a_node_to_one_process():
     lines = (LAUNCH / "slurm.sbatch").read_text().splitlines()
     options = {line.split()[1] for line in lines if line.startswith("#SBATCH ")}
@@ -351,6 +363,7 @@ def test_slurm_says_what_a_job_would_do(world):
     told = world.run("slurm.sbatch", *TRAIN[1:], DRY_RUN="1")
     assert told.stdout.startswith("srun --kill-on-bad-exit=1") and "FIRST_NODE" in told.stdout and not world.calls()
     assert world.run("slurm.sbatch", "train", "--config=c.py").returncode == 2
+    assert "RESTARTS=some is not" in world.run("slurm.sbatch", *TRAIN[1:], DRY_RUN="1", RESTARTS="some").stderr
 
 
 # Fields and required ones of jobset.x-k8s.io/v1alpha2 (api/jobset/v1alpha2/jobset_types.go) and of a Job in it.

@@ -83,10 +83,11 @@ def test_bash_reads_it(script):
     assert subprocess.run(["bash", "-n", script]).returncode == 0
 
 
-@pytest.mark.parametrize("script", ["tpu_vm.sh", "tpu_queue.sh", "gke.sh", "slurm.sbatch"])
+@pytest.mark.parametrize("script", ["data_service.sh", "tpu_vm.sh", "tpu_queue.sh", "gke.sh", "slurm.sbatch"])
 def test_help(world, script):
     told = world.run(script, "--help")
-    assert told.returncode == 0 and "--workdir=" in told.stdout and "set -e" not in told.stdout
+    assert told.returncode == 0 and f"launch/{script}" in told.stdout
+    assert not re.search("^(set -e|SBATCH)", told.stdout, re.MULTILINE)
     assert not world.calls()
 
 

@@ -41,6 +41,8 @@ class DamagedError(UserError):
 def open_manager(directory: str, *, keep: int, milestone_steps: int = 0) -> ocp.CheckpointManager:
     """Opens a directory for asynchronous saves, creating it and removing what killed saves left.
 
+    Of several hosts the first alone calls this, and what is done with it: Orbax then waits for none of the others.
+
     Args:
         directory: where `STEP` directories go.
         keep: how many of the latest checkpoints stay.
@@ -55,9 +57,12 @@ def open_manager(directory: str, *, keep: int, milestone_steps: int = 0) -> ocp.
     if milestone_steps:
         kept.append(policies.EveryNSteps(milestone_steps))
     options = ocp.CheckpointManagerOptions(
-        preservation_policy=policies.AnyPreservationPolicy(kept), cleanup_tmp_directories=True)
+        preservation_policy=policies.AnyPreservationPolicy(kept), cleanup_tmp_directories=True, create=False,
+        multiprocessing_options=ocp.options.MultiprocessingOptions(primary_host=0, active_processes={0}))
+    path = epath.Path(directory).resolve()
     try:
-        return ocp.CheckpointManager(epath.Path(directory).resolve(), options=options)
+        path.mkdir(parents=True, exist_ok=True)
+        return ocp.CheckpointManager(path, options=options)
     except OSError as error:
         raise UserError(f"cannot keep checkpoints in {directory}: {error}") from error
 
@@ -65,8 +70,7 @@ def open_manager(directory: str, *, keep: int, milestone_steps: int = 0) -> ocp.
 def save(manager: ocp.CheckpointManager, step: int, items: Mapping[str, PyTree], meta: Mapping[str, Any]) -> None:
     """Starts saving a checkpoint; returns as soon as the arrays are copied.
 
-    A step that is already saved is left as it is. A save still under way is waited for first. On several hosts every
-    host calls this and the first one writes.
+    A step that is already saved is left as it is. A save still under way is waited for first.
 
     Args:
         manager: from `open_manager`.

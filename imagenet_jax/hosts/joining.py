@@ -142,4 +142,6 @@ def _depart(code: int, message: str = "") -> NoReturn:
         deadline = time.monotonic() + 2 * _GRACE
         for host in range(1, store.count()) if store.is_first() else ():
             client.blocking_key_value_get(f"departed/{host}", max(1, int((deadline - time.monotonic()) * 1000)))
+        if store.is_first():
+            time.sleep(_GRACE / 6)  # JAX aborts whom the answer does not reach any more, with a stack trace
     watchdog.end(code, message)

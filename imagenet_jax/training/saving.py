@@ -43,7 +43,11 @@ def items_of(state: TrainState) -> dict[str, PyTree]:
 
 
 class Saver:
-    """Saves into `workdir`/checkpoints and `workdir`/best, which are opened when first needed."""
+    """Saves into `workdir`/checkpoints and `workdir`/best, which are opened when first needed.
+
+    All hosts hold the same state, so the first one writes. The others wait until it has the state and the save before
+    stands: if that failed it ends, and tells them why.
+    """
 
     def __init__(self, workdir: str, fetch: Callable[[PyTree], PyTree], meta: dict[str, Any], cadence: Cadence, *,
                  keep: int, minutes: float) -> None:
@@ -62,18 +66,22 @@ class Saver:
 
     def save(self, kind: str, state: TrainState, step: int, progress: Progress) -> None:
         """Starts to save the state after `step` steps into `kind`, 'checkpoints' or 'best'."""
-        if hosts.several() and self._managers.keys() - {kind}:
-            self.finish()  # Orbax's barriers have no names of their own for each of two saves under way
-        if kind not in self._managers:
-            self._managers[kind] = checkpoint.open_manager(os.path.join(self._workdir, kind), **self._policy[kind])
         if kind == "checkpoints":
             self._last = time.monotonic()
+        hosts.from_first("that a checkpoint is begun", lambda: self._begin(kind, state, step, progress))
+
+    def finish(self) -> None:
+        """Waits until all is on disk."""
+        hosts.from_first("that all is saved", self._close)
+
+    def _begin(self, kind: str, state: TrainState, step: int, progress: Progress) -> None:
+        if kind not in self._managers:
+            self._managers[kind] = checkpoint.open_manager(os.path.join(self._workdir, kind), **self._policy[kind])
         seen = step * self._meta["config"]["global_batch"]
         meta = self._meta | {"step": step, "examples_seen": seen, "progress": progress._asdict()}
         checkpoint.save(self._managers[kind], step, items_of(self._fetch(state)), meta)
 
-    def finish(self) -> None:
-        """Waits until all is on disk."""
+    def _close(self) -> None:
         for manager in self._managers.values():
             checkpoint.finish(manager)
         self._managers = {}

@@ -83,10 +83,11 @@ def test_bash_reads_it(script):
     assert subprocess.run(["bash", "-n", script]).returncode == 0
 
 
-@pytest.mark.parametrize("script", ["tpu_vm.sh", "tpu_queue.sh", "gke.sh", "slurm.sbatch"])
+@pytest.mark.parametrize("script", ["data_service.sh", "tpu_vm.sh", "tpu_queue.sh", "gke.sh", "slurm.sbatch"])
 def test_help(world, script):
     told = world.run(script, "--help")
-    assert told.returncode == 0 and "--workdir=" in told.stdout and "set -e" not in told.stdout
+    assert told.returncode == 0 and f"launch/{script}" in told.stdout
+    assert not re.search("^(set -e|SBATCH)", told.stdout, re.MULTILINE)
     assert not world.calls()
 
 
@@ -341,6 +342,18 @@ def test_slurm_queues_the_job_again_when_its_time_is_over(world, number, code, c
     assert ("requeue 42" in said) == (number == signal.SIGUSR1)
 
 
+@pytest.mark.parametrize("code, env, requeued", [
+    (75, {}, True), (137, {"SLURM_RESTART_COUNT": "9"}, True), (1, {"SLURM_RESTART_COUNT": "10"}, False),
+    (75, {"SLURM_RESTART_COUNT": "1", "RESTARTS": "1"}, False), (2, {}, False)])
+def test_slurm_queues_a_run_that_failed_again_but_not_for_ever(world, code, env, requeued):
+    (world.path / "bin/srun").write_text(f"#!/usr/bin/env bash\nexit {code}\n")
+    (world.path / "bin/srun").chmod(0o755)
+    told = world.run("slurm.sbatch", *TRAIN[1:], SLURM_JOB_ID="42", **env)
+    assert world.calls() == ["scontrol"] * requeued and told.returncode == (0 if requeued else code), told.stderr
+    assert ("queued again" in told.stderr) == (code != 2) and ("that is all" in told.stderr) == (
+        code != 2 and not requeued)
+
+
 def test_slurm_gives_a_node_to_one_process():
     lines = (LAUNCH / "slurm.sbatch").read_text().splitlines()
     options = {line.split()[1] for line in lines if line.startswith("#SBATCH ")}
@@ -351,9 +364,11 @@ def test_slurm_says_what_a_job_would_do(world):
     told = world.run("slurm.sbatch", *TRAIN[1:], DRY_RUN="1")
     assert told.stdout.startswith("srun --kill-on-bad-exit=1") and "FIRST_NODE" in told.stdout and not world.calls()
     assert world.run("slurm.sbatch", "train", "--config=c.py").returncode == 2
+    assert "RESTARTS=some is not" in world.run("slurm.sbatch", *TRAIN[1:], DRY_RUN="1", RESTARTS="some").stderr
 
 
-# Fields and required ones of jobset.x-k8s.io/v1alpha2 (api/jobset/v1alpha2/jobset_types.go) and of a Job in it.
+# Fields and required ones of jobset.x-k8s.io/v1alpha2 and of a Job in it: api/jobset/v1alpha2/jobset_types.go, and the
+# published schema, config/components/crd/bases/jobset.x-k8s.io_jobsets.yaml at commit 0107852.
 FIELDS = {
     "": ({"apiVersion", "kind", "metadata", "spec"}, set()),
     "spec": ({"replicatedJobs", "failurePolicy"}, {
@@ -367,6 +382,7 @@ FIELDS = {
     "spec.replicatedJobs.template.spec": ({"template", "parallelism", "completions", "backoffLimit"},
                                           {"completionMode", "podFailurePolicy"}),
     "spec.replicatedJobs.template.spec.podFailurePolicy.rules": ({"action", "onPodConditions"}, set()),
+    "spec.replicatedJobs.template.spec.podFailurePolicy.rules.onPodConditions": ({"type", "status"}, set()),
     "spec.replicatedJobs.template.spec.template.spec": ({"containers", "restartPolicy"}, {
         "nodeSelector", "tolerations", "volumes", "terminationGracePeriodSeconds"}),
 }
@@ -383,8 +399,7 @@ def at(tree, path):
 GKE = ("run", "run-1", "--image=europe-docker.pkg.dev/p/r/i:1", "--claim=filestore", "--accelerator=tpu-v6e-slice",
        "--topology=4x4")
 IN_GKE = ("--", "train", "--config=configs/resnet50.py", "--workdir=/shared/runs/a", r"--config.freeze=('!^\d&"+'"',)
-ACTIONS = {"FailJobSet", "RestartJobSet", "RestartJobSetAndIgnoreMaxRestarts", "RestartJob",
-           "RestartJobAndIgnoreMaxRestarts"}
+ACTIONS = {"FailJobSet", "RestartJobSet", "RestartJobSetAndIgnoreMaxRestarts"}
 
 
 @pytest.mark.parametrize("spot", [False, True])

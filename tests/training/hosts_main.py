@@ -3,9 +3,11 @@
 import json
 import os
 import pathlib
+import resource
 import signal
 import sys
 import time
+import types
 
 from imagenet_jax import runtime
 
@@ -67,6 +69,28 @@ def hang():
         time.sleep(60)
 
 
+def fill():
+    """The disk of host 0 has room for two checkpoints at once, then for none."""
+    import jax
+    import numpy as np
+
+    from imagenet_jax.training.run import Cadence
+    from imagenet_jax.training.saving import Progress, Saver
+
+    saver = Saver(str(HERE), lambda state: state, {"config": {"global_batch": 8}}, Cadence(1, 1, 1, 0, 0), keep=2,
+                  minutes=0)
+    jax.devices()  # which all hosts make together
+    drawn = np.random.default_rng(0).random(10_000, np.float32)
+    state = types.SimpleNamespace(params={"a": drawn}, batch_stats={}, ema=None, opt_state=())
+    saver.save("best", state, 1, Progress())
+    saver.save("checkpoints", state, 1, Progress())
+    saver.finish()
+    if not PROCESS:  # no file may grow beyond it, which the storage reports like a disk without room
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2**11, resource.RLIM_INFINITY))
+    saver.save("checkpoints", state, 2, Progress())
+    saver.finish()
+
+
 def train():
     """A run, its evaluation, and another run that is stopped twice, once in a step and once in an evaluation."""
     from small_net import SmallNet
@@ -112,7 +136,7 @@ def train():
 
 try:
     with hosts.joined(coordinator=f"localhost:{PORT}", processes=2, process=PROCESS, seconds=60):
-        {"agree": agree, "give_up": give_up, "hang": hang, "train": train}[SCENARIO]()
+        {"agree": agree, "fill": fill, "give_up": give_up, "hang": hang, "train": train}[SCENARIO]()
 except UserError as error:
     print(f"error: {error}", file=sys.stderr)
     sys.exit(2)

@@ -136,6 +136,18 @@ def test_a_mistake_on_one_host_ends_all(tmp_path):
     assert said[1] == "error: no such dataset\n" and said[0] == "error: ended by host 1: no such dataset\n"
 
 
+def test_a_disk_without_room_ends_all_hosts_with_one_message(tmp_path):
+    codes, said = run_two("fill", tmp_path)
+    assert codes == [2, 2], said
+    words = (f"could not save a checkpoint in {tmp_path}/checkpoints (last good: {tmp_path}/checkpoints/1): File too "
+             "large\nMake room or permission there and run the same command again.\n")
+    assert said[0].endswith(f"error: {words}") and "Traceback" not in said[0]
+    assert said[1] == f"error: ended by host 0: {words}"
+    assert steps_in(tmp_path / "best") == ["1"]
+    np.testing.assert_array_equal(*(checkpoint.read(str(tmp_path / kind))[0]["params"]["a"]
+                                    for kind in ("best", "checkpoints")))
+
+
 def test_a_host_that_hangs_is_named_and_the_others_end(tmp_path):
     codes, said = run_two("hang", tmp_path)
     assert codes == [watchdog.STALLED, -signal.SIGKILL], said

@@ -17,6 +17,9 @@ CROPS = flags.DEFINE_integer("crops", None, "How many of an image its probabilit
 SIZE = flags.DEFINE_integer("size", None, "Px, side of a crop; by default the run's.")
 RESIZE = flags.DEFINE_integer("resize", None, "Px, shorter side before the crop; by default in proportion to it.")
 SCALES = flags.DEFINE_list("scales", None, "Or several shorter sides, 256,288,320, that are averaged over as well.")
+BN_EXAMPLES = flags.DEFINE_integer("bn_examples", 0, "Training examples that BatchNorm's statistics are taken from "
+                                   "anew, as this evaluation sees them; by default they are the checkpoint's.",
+                                   lower_bound=0)
 DATASET = flags.DEFINE_string("dataset", "", "A prepared dataset; by default the run's, or IMAGENET_DIR.")
 SPLIT = flags.DEFINE_string("split", "", "By default the run's evaluation split; 'holdout' for what it kept out of the "
                             "training split.")
@@ -41,7 +44,8 @@ def main(argv: list[str]) -> None:
     with hosts.joined(**HOSTS()):
         results = evaluating.evaluate_checkpoint(
             WORKDIR.value or CHECKPOINT.value, model_name=MODEL.value, dataset_dir=DATASET.value, split=SPLIT.value,
-            batch=BATCH.value, out=OUT.value, view=view, probabilities=PROBABILITIES.value)
+            batch=BATCH.value, out=OUT.value, view=view, bn_examples=BN_EXAMPLES.value,
+            probabilities=PROBABILITIES.value)
         if not hosts.is_first():
             return
     metrics, protocol = results["metrics"], results["protocol"]

@@ -24,7 +24,7 @@ from imagenet_jax.evaluation import probabilities as probabilities_lib
 from imagenet_jax.hosts import watchdog
 from imagenet_jax.input import loader, order
 from imagenet_jax.models import weights
-from imagenet_jax.training import parallel
+from imagenet_jax.training import parallel, recalibrating
 from imagenet_jax.training.step import make_apply
 from imagenet_jax.transfer import load
 
@@ -171,8 +171,8 @@ def open_trained(path: str, model_name: str = "") -> Trained:
 
 
 def evaluate_checkpoint(path: str, *, model_name: str = "", dataset_dir: str = "", split: str = "", out: str = "",
-                        batch: int = 0, view: Mapping[str, Any] | None = None, probabilities: bool = False
-                        ) -> dict[str, Any]:
+                        batch: int = 0, view: Mapping[str, Any] | None = None, bn_examples: int = 0,
+                        probabilities: bool = False) -> dict[str, Any]:
     """Evaluates a checkpoint as the config saved with it says, or a file of weights, and writes the results.
 
     Args:
@@ -180,6 +180,8 @@ def evaluate_checkpoint(path: str, *, model_name: str = "", dataset_dir: str = "
         dataset_dir, split, batch: instead of the config's; a batch changes no metric. The split 'holdout' is what the
             run kept out of the training split.
         view: keys of `config.view`, see `set_view`.
+        bn_examples: of the training split, in whole groups, that BatchNorm's statistics are taken from; 0 for those of
+            the checkpoint.
         out: directory of the results; by default `evaluation` in the workdir the checkpoint lies in, or in a
             directory called like the network.
         probabilities: write those of every class, too, as probabilities.npy.
@@ -191,7 +193,8 @@ def evaluate_checkpoint(path: str, *, model_name: str = "", dataset_dir: str = "
         UserError: no such checkpoint, dataset, split or holdout, or a dataset with a class that the model has not.
     """
     trained = open_trained(path, model_name)
-    _check_hosts(trained, split=split, out=out, batch=batch, view=dict(view or {}), probabilities=probabilities)
+    _check_hosts(trained, split=split, out=out, batch=batch, view=dict(view or {}), bn_examples=bn_examples,
+                 probabilities=probabilities)
     config, classes = trained.config, trained.classes
     set_view(config, view or {})
     dataset = dataset_lib.open_dataset(config_lib.dataset_dir(dataset_dir or config.dataset.dir))
@@ -206,16 +209,21 @@ def evaluate_checkpoint(path: str, *, model_name: str = "", dataset_dir: str = "
                                columns=columns)
     out = out or os.path.join(trained.directory, "evaluation")
     local_folder(out, "out")
-    path = os.path.join(out, "probabilities.npy")
-    saving = contextlib.nullcontext()
-    if probabilities:  # every host must take part, where the outputs are joined
-        saving = probabilities_lib.saving(path, len(part.pool), len(ours.ids)) if hosts.is_first() else \
-            contextlib.nullcontext(lambda outputs: None)
+    saving = _saving(out, len(part.pool), len(ours.ids)) if probabilities else contextlib.nullcontext()
     with saving as keep, watchdog.watched("batch"):
-        predictions, names = evaluate(evaluator, parallel.put_state(trained.variables, evaluator.layout), part, keep)
+        variables, taken = recalibrating.recalibrate(config, dataset, model, evaluator.layout, trained.variables,
+                                                     bn_examples)
+        predictions, names = evaluate(evaluator, parallel.put_state(variables, evaluator.layout), part, keep)
     return hosts.from_first("the results", lambda: report.write_evaluation(
         out, predictions, ours.ids, class_names=ours.names, file_names=names,
-        protocol=protocol(dataset, split, config, model, trained.source, trained.which) | cut | found))
+        protocol=protocol(dataset, split, config, model, trained.source, trained.which) | cut | found | taken))
+
+
+def _saving(out: str, examples: int, classes: int) -> contextlib.AbstractContextManager[probabilities_lib.Keep]:
+    """Yields what keeps probabilities: they are joined from all hosts, so that each takes part; the first writes."""
+    if not hosts.is_first():
+        return contextlib.nullcontext(lambda outputs: None)
+    return probabilities_lib.saving(os.path.join(out, "probabilities.npy"), examples, classes)
 
 
 def set_view(config: config_lib.Config, changes: Mapping[str, Any]) -> None:

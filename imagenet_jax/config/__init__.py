@@ -93,7 +93,7 @@ def base() -> Config:
     config.loss.label_smoothing = 0.0
     config.loss.target_threshold = 0.0  # of 'binary_cross_entropy': targets above are 1, others 0; 0 leaves them
 
-    config.optimizer = Config()  # training.optimizer.make
+    config.optimizer = Config()  # training.optimizer.make; sam_rho: training.step.ascended
     config.optimizer.name = "sgd"  # or 'lars', 'rmsprop', 'adamw', 'lamb'
     config.optimizer.momentum = 0.9  # of 'sgd', 'lars', 'rmsprop'
     config.optimizer.nesterov = False  # of 'sgd', 'lars'
@@ -107,6 +107,7 @@ def base() -> Config:
     config.optimizer.clip_value = 0.0  # of each of its numbers; 0 for none
     config.optimizer.clip_adaptive = 0.0  # of a unit's gradient over the norm of its weights; 0 for none
     config.optimizer.rates = ()  # (regular expression, factor): a rate of their own for parameters of such a path
+    config.optimizer.sam_rho = 0.0  # SAM: how far uphill of the weights the gradient is taken, 0.05 perhaps; 0 for none
 
     config.schedule = Config()  # training.schedule.make and scaled
     config.schedule.peak = 0.1  # learning rate after warm-up

@@ -165,6 +165,7 @@ RULES = {
     "optimizer.clip_value": _real(),
     "optimizer.clip_adaptive": _real(),
     "optimizer.rates": _many(_pair(_PATTERN, _real())),
+    "optimizer.sam_rho": _real(),
     "schedule.peak": _real(),
     "schedule.batch": _optional(_integer(1, 2**24)),
     "schedule.scaling": _choice("linear", "sqrt"),

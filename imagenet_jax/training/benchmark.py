@@ -153,7 +153,8 @@ def _measure(config: config_lib.Config, layout: parallel.Layout, seconds: float)
     taken = _windows(step, state, batch, seconds)
     rates = [config.global_batch / each for each in taken]
     rate = float(np.median(rates))
-    tflops, mfu = utilisation(None if config.freeze else counting.params_and_macs(model, size)[1],
+    unlike = config.freeze or config.optimizer.sam_rho  # a step is not three forward passes
+    tflops, mfu = utilisation(None if unlike else counting.params_and_macs(model, size)[1],
                               rate / len(layout.devices), peak_of(config, layout))
     memory, memory_from = _memory(program, layout)
     return Figures(

@@ -1,5 +1,6 @@
 """The command line: lazy, quiet, and every mistake in it told in one message with exit code 2."""
 
+import json
 import os
 import pathlib
 import subprocess
@@ -96,6 +97,8 @@ def test_the_accelerators_are_hidden_from_tensorflow_before_anything_runs_on_the
     (["train", "--workdir=x", "--config=configs/demo.py", "--config.optmizer.lr=1"], "did you mean 'optimizer'?"),
     (["train", "--workdir=x", "--config=configs/demo.py", "--config.global_batch=many"], "global_batch=many"),
     (["evaluate"], "workdir"),
+    (["evaluate", "--workdir=x", "--scales=256,large"], "--scales=256,large are no whole numbers of px"),
+    (["evaluate", "--workdir=x", "--scales=256", "--resize=256"], "resize"),
 ])
 def test_a_mistake_is_one_message_and_exit_code_2(arguments, words):
     done = run(*arguments)
@@ -127,6 +130,8 @@ def test_a_mistake_is_one_message_and_exit_code_2(arguments, words):
     ("early_stopping", "5 epochs", "set dataset.holdout"),
     ("dataset.fold", 1, "0..0 with dataset.holdout=0.0"),
     ("view.resize", 10, "at least view.size"),
+    ("view.crops", 2, "one of 1, 5, 10"),
+    ("view.scales", (256, 200), "at least view.size = 224"),
     ("freeze", ("(",), "a regular expression"),
 ])
 def test_nonsense_is_refused_with_the_key(key, value, words):
@@ -139,6 +144,12 @@ def test_nonsense_is_refused_with_the_key(key, value, words):
 
 def test_every_key_has_a_rule_and_every_rule_a_key():
     assert {key for key, _ in config_lib.flat(config_lib.base())} == RULES.keys()
+
+
+def test_a_saved_config_has_the_default_of_keys_that_are_younger():
+    config = config_lib.restored(json.loads(json.dumps({"view": {"size": 64, "scales": (64, 80)}, "gone": 1})))
+    assert (config.view.size, config.view.scales, config.view.crops, config.gone) == (64, (64, 80), 1, 1)
+    assert config.is_locked
 
 
 def test_durations():

@@ -5,17 +5,17 @@ A recipe starts from `base()` and overrides; the command line overrides the reci
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import ml_collections
 from ml_collections.config_dict import placeholder
 
 from imagenet_jax.config.durations import steps
-from imagenet_jax.config.rules import check, check_pil
+from imagenet_jax.config.rules import check, check_view
 from imagenet_jax.errors import UserError
 
-__all__ = ["Config", "base", "check", "check_pil", "dataset_dir", "flat", "steps"]
+__all__ = ["Config", "base", "check", "check_view", "dataset_dir", "flat", "restored", "steps"]
 Config = ml_collections.ConfigDict
 
 
@@ -68,8 +68,10 @@ def base() -> Config:
     config.augment.lighting = 0.0  # deviation of shifts along the principal components of colours; AlexNet has 0.1
 
     config.view = Config()  # input.pixels.eval_example; None leaves it to the network, see `models` on the command line
-    config.view.size = placeholder(int)  # px, side of the centre crop
+    config.view.size = placeholder(int)  # px, side of a crop
+    config.view.crops = 1  # the centre; or 5, the corners too; or 10, these and their mirror images
     config.view.resize = placeholder(int)  # px, shorter side before the crop; None keeps the network's share
+    config.view.scales = ()  # px, several shorter sides in the place of view.resize; probabilities are averaged
     config.view.library = "tf"  # or 'pil': torchvision's pixels bit for bit, which most published accuracies rest on
     config.view.interpolation = placeholder(str)  # 'bilinear', 'bicubic', 'nearest' or 'area'
     config.view.antialias = True  # PIL always does
@@ -101,7 +103,7 @@ def base() -> Config:
     config.loss.label_smoothing = 0.0
     config.loss.target_threshold = 0.0  # of 'binary_cross_entropy': targets above are 1, others 0; 0 leaves them
 
-    config.optimizer = Config()  # training.optimizer.make
+    config.optimizer = Config()  # training.optimizer.make; sam_rho: training.step.ascended
     config.optimizer.name = "sgd"  # or 'lars', 'rmsprop', 'adamw', 'lamb'
     config.optimizer.momentum = 0.9  # of 'sgd', 'lars', 'rmsprop'
     config.optimizer.nesterov = False  # of 'sgd', 'lars'
@@ -115,6 +117,7 @@ def base() -> Config:
     config.optimizer.clip_value = 0.0  # of each of its numbers; 0 for none
     config.optimizer.clip_adaptive = 0.0  # of a unit's gradient over the norm of its weights; 0 for none
     config.optimizer.rates = ()  # (regular expression, factor): a rate of their own for parameters of such a path
+    config.optimizer.sam_rho = 0.0  # SAM: how far uphill of the weights the gradient is taken, 0.05 perhaps; 0 for none
 
     config.schedule = Config()  # training.schedule.make and scaled
     config.schedule.peak = 0.1  # learning rate after warm-up
@@ -147,6 +150,14 @@ def base() -> Config:
     config.freeze = ()  # regular expressions over parameter paths; '!^head/' is everything but the head
     config.early_stopping = ""  # stop after this duration without a better holdout top-1; empty for never
     return config.lock()
+
+
+def restored(saved: Mapping[str, Any]) -> Config:
+    """A config as it was saved in JSON: tuples are tuples again, and a key younger than it has its default."""
+    config = base()
+    with config.unlocked():  # a key that is no more may stay
+        config.update(saved)
+    return config
 
 
 def dataset_dir(directory: str = "") -> str:

@@ -28,6 +28,10 @@ def _integer(low: int, high: int) -> Rule:
     return Rule(lambda v: _is_number(v, int) and low <= v <= high, f"a whole number from {low} to {high}")
 
 
+def _one_of(*numbers: int) -> Rule:
+    return Rule(lambda v: _is_number(v, int) and v in numbers, f"one of {', '.join(map(str, numbers))}")
+
+
 def _real(low: float = 0, high: float = _LARGEST, *, above: bool = False, below: bool = False) -> Rule:
     """A finite number from low to high; with `above` and `below` without these ends."""
     words = f"a number {'above' if above else 'of at least'} {low:g}" + \
@@ -133,7 +137,9 @@ RULES = {
     "augment.jitter": _each(_real(0, 1), _real(0, 1), _real(0, 1), _real(0, 0.5)),
     "augment.lighting": _real(0, 10),
     "view.size": _PIXELS,
+    "view.crops": _one_of(1, 5, 10),
     "view.resize": _PIXELS,
+    "view.scales": _many(_PIXELS),
     "view.library": _choice("tf", "pil"),
     "view.interpolation": _choice(*_INTERPOLATIONS),
     "view.antialias": _FLAG,
@@ -171,6 +177,7 @@ RULES = {
     "optimizer.clip_value": _real(),
     "optimizer.clip_adaptive": _real(),
     "optimizer.rates": _many(_each(_PATTERN, _real())),
+    "optimizer.sam_rho": _real(),
     "schedule.peak": _real(),
     "schedule.batch": _optional(_integer(1, 2**24)),
     "schedule.scaling": _choice("linear", "sqrt"),
@@ -204,20 +211,13 @@ def check(config: ConfigDict) -> None:
     Raises:
         UserError: with the key, the value, and what is allowed (the nearest choice for words).
     """
-    for key, rule in RULES.items():
-        value = get(config, key)
-        if not rule.holds(value):
-            close = difflib.get_close_matches(str(value), rule.choices, 1)
-            hint = f"; did you mean {close[0]!r}?" if close else ""
-            raise UserError(f"config.{key}={_shortened(value)} makes no sense: it must be {rule.wanted}{hint}")
-    if config.view.resize < config.view.size:
-        raise UserError(f"config.view.resize={config.view.resize} makes no sense: it must be at least view.size = "
-                        f"{config.view.size}")
+    for key in RULES:
+        _check_rule(config, key)
     folds = round(1 / config.dataset.holdout) if config.dataset.holdout else 1
     if config.dataset.fold >= folds:
         raise UserError(f"config.dataset.fold={config.dataset.fold} makes no sense: it must be 0..{folds - 1} with "
                         f"dataset.holdout={config.dataset.holdout}")
-    check_pil(config.view)
+    check_view(config)
     if config.augment.crop == "scale_jitter" and config.augment.resize[0] < config.augment.size:
         raise UserError(f"config.augment.resize={config.augment.resize} makes no sense: both must be at least "
                         f"augment.size = {config.augment.size}")
@@ -234,11 +234,27 @@ def check(config: ConfigDict) -> None:
         raise UserError(f"model.bn_group={config.model.bn_group} must divide global_batch={config.global_batch}")
 
 
-def check_pil(view: ConfigDict) -> None:
-    """Raises UserError if PIL is to crop as it cannot."""
+def check_view(config: ConfigDict) -> None:
+    """Raises UserError if what evaluation is to see cannot be cut from an image, or not by PIL if that is to."""
+    for key in RULES:
+        if key.startswith("view."):
+            _check_rule(config, key)
+    view = config.view
+    key, smallest = ("scales", min(view.scales)) if view.scales else ("resize", view.resize)
+    if smallest < view.size:
+        raise UserError(f"config.view.{key}={view[key]} makes no sense: it must be at least view.size = {view.size}")
     if view.library == "pil" and (not view.antialias or view.interpolation not in _PIL_FILTERS):
         raise UserError("config.view.library='pil' needs view.antialias=True and view.interpolation one of "
                         + ", ".join(_PIL_FILTERS))
+
+
+def _check_rule(config: ConfigDict, key: str) -> None:
+    """Raises UserError if a value makes no sense by itself."""
+    rule, value = RULES[key], get(config, key)
+    if not rule.holds(value):
+        close = difflib.get_close_matches(str(value), rule.choices, 1)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        raise UserError(f"config.{key}={_shortened(value)} makes no sense: it must be {rule.wanted}{hint}")
 
 
 def get(config: ConfigDict, key: str) -> Any:

@@ -31,22 +31,29 @@ class Predictions(NamedTuple):
 
 
 def eval_step(apply_fn: Callable[[Any, jax.Array], jax.Array], variables: Any, batch: Mapping[str, jax.Array],
-              probabilities: bool = False, columns: np.ndarray | None = None) -> dict[str, jax.Array]:
+              probabilities: bool = False, columns: np.ndarray | None = None,
+              mirrored: bool = False) -> dict[str, jax.Array]:
     """Judges each example of a batch by itself; pure, no collectives.
 
     Args:
         apply_fn: `(variables, image [B, H, W, 3]) -> logits [B, classes]`, in evaluation mode.
         variables: what `apply_fn` takes.
-        batch: `image`, `label` [B], `index` [B], `mask` [B] (0 for padding).
+        batch: `image` [B, H, W, 3], or [B, C, H, W, 3] for C crops whose probabilities are averaged; `label` [B],
+            `index` [B], `mask` [B] (0 for padding).
         probabilities: return those of every class, too.
         columns: int32 [classes], the logits of the classes that labels are of; the model's others are left out.
+        mirrored: average over the mirror image of each crop, too.
 
     Returns:
         The fields of `Predictions` and `mask`, each with leading axis B; and `probabilities` [B, classes].
     """
-    logits = jnp.asarray(apply_fn(variables, batch["image"]), jnp.float32)
-    if columns is not None:
-        logits = logits[:, columns]
+
+    def judge(image: jax.Array) -> jax.Array:
+        logits = jnp.asarray(apply_fn(variables, image), jnp.float32)
+        return logits if columns is None else logits[:, columns]
+
+    several = batch["image"].ndim == 5
+    logits = over_crops(judge, batch["image"], mirrored) if several else judge(batch["image"])
     best = jax.lax.top_k(logits, min(5, logits.shape[-1]))[1]
     every_class = {"probabilities": jax.nn.softmax(logits)} if probabilities else {}
     return every_class | {
@@ -57,6 +64,17 @@ def eval_step(apply_fn: Callable[[Any, jax.Array], jax.Array], variables: Any, b
         "top5": best,
         "confidence": jax.nn.softmax(logits).max(axis=-1),
     }
+
+
+def over_crops(judge: Callable[[jax.Array], jax.Array], image: jax.Array, mirrored: bool) -> jax.Array:
+    """Logarithms of the probabilities [B, classes] that crops [B, C, H, W, 3] have in the mean.
+
+    judge: [B, H, W, 3] -> logits [B, classes], called for one crop at a time: they take no more memory than one.
+    """
+    if mirrored:
+        image = jnp.concatenate([image, image[..., ::-1, :]], axis=1)
+    each = jax.lax.map(lambda crop: jax.nn.log_softmax(judge(crop)), image.swapaxes(0, 1))
+    return jax.nn.logsumexp(each, axis=0) - np.log(len(each))
 
 
 def collect(run: Callable[[Batch], Mapping[str, np.ndarray]], batches: Iterable[Batch], expected: int) -> Predictions:

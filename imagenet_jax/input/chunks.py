@@ -7,6 +7,7 @@ therefore one call of a graph, which decodes its images, and one copy into the p
 import collections
 import concurrent.futures
 import functools
+import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
@@ -60,7 +61,8 @@ class Transform(NamedTuple):
 
     view: the function of `pixels` that makes it in a graph, and `options` for that. draw: (uniform, sizes) -> crops,
     None where the view takes none. write: (what the view made, crop, place) writes the image into its place; where
-    there is one, the view may give any size. augmentation: of the image in its place.
+    there is one, the view may give any size. augmentation: of the image in its place. crops: the axes of an image
+    before [size, size, 3], where it is several.
     """
 
     view: Callable[..., tf.Tensor]
@@ -68,6 +70,12 @@ class Transform(NamedTuple):
     draw: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None
     write: Callable[[np.ndarray, np.ndarray, np.ndarray], None] | None = None
     augmentation: Augmentation | None = None
+    crops: tuple[int, ...] = ()
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of an image in its place."""
+        return (*self.crops, self.options["size"], self.options["size"], 3)
 
 
 class Crew(NamedTuple):
@@ -88,10 +96,10 @@ def batches(records: dataset.Records, steps: Iterable[int], plan: Callable[[int]
     Raises:
         UserError: a shard is damaged; an image cannot be decoded. All batches before it have been yielded.
     """
-    threads, size = workers.threads or cores(), transform.options["size"]
+    threads = workers.threads or cores()
     ahead = max(AHEAD, -(-CHUNK * max(READS, 2 * threads) // batch))
     if workers.ram_gb:
-        ahead = max(1, min(ahead, int(workers.ram_gb * 1e9) // (batch * size * size * 3)))
+        ahead = max(1, min(ahead, int(workers.ram_gb * 1e9) // (batch * math.prod(transform.shape))))
     crew, queue = hire(threads), collections.deque()
     try:
         for step in steps:
@@ -120,14 +128,13 @@ def hire(threads: int) -> Crew:
 def start(crew: Crew, records: dataset.Records, step: int, plan: Callable[[int], Plan], transform: Transform,
           batch: int) -> tuple[Batch, list[Future]]:
     """Sets a crew to work on the batch of a step: its arrays, and the chunks that are being written into them."""
-    size = transform.options["size"]
-    made = {"image": np.empty((batch, size, size, 3), np.uint8), "label": np.empty(batch, np.int32),
+    made = {"image": np.empty((batch, *transform.shape), np.uint8), "label": np.empty(batch, np.int32),
             "file_name": np.empty(batch, object), "index": np.empty(batch, np.int64),
             "mask": np.ones(batch, np.float32)}
     planned, chunks = crew.readers.submit(plan, step), []
     for first in range(0, batch, CHUNK):
         part = slice(first, min(first + CHUNK, batch))
-        graph = _graph(transform.view, tuple(sorted(transform.options.items())),
+        graph = _graph(transform.view, tuple(sorted(transform.options.items())), transform.shape,
                        part.stop - first if transform.write else None)  # built here, and not by many threads at once
         reading = crew.readers.submit(_read, records, planned, part, transform.draw)
         place = {key: array[part] for key, array in made.items()}
@@ -195,19 +202,19 @@ def _spans(rows: list[dataset.Row]) -> tf.Tensor:
 
 
 @functools.lru_cache(maxsize=32)
-def _graph(view: Callable[..., tf.Tensor], options: tuple[tuple[str, Any], ...], count: int | None
-           ) -> Callable[..., Any]:
-    """From records string [n], where their images are int32 [n, 2] and crops to images uint8 [n, size, size, 3].
+def _graph(view: Callable[..., tf.Tensor], options: tuple[tuple[str, Any], ...], shape: tuple[int, ...],
+           count: int | None) -> Callable[..., Any]:
+    """From records string [n], where their images are int32 [n, 2] and crops to images uint8 [n, *shape].
 
     For a `count` of examples: to a list of what the view makes, whatever its sizes.
     """
 
     def chunk(records: tf.Tensor, spans: tf.Tensor, crops: tf.Tensor) -> tf.Tensor | list[tf.Tensor]:
-        encoded, size = tf.strings.substr(records, spans[:, 0], spans[:, 1] - spans[:, 0]), dict(options)["size"]
+        encoded = tf.strings.substr(records, spans[:, 0], spans[:, 1] - spans[:, 0])
         if count:
             return [view(*example, **dict(options)) for example in zip(*map(tf.unstack, (encoded, crops)), strict=True)]
         return tf.map_fn(lambda example: view(*example, **dict(options)), (encoded, crops), parallel_iterations=1,
-                         fn_output_signature=tf.TensorSpec((size, size, 3), tf.uint8))
+                         fn_output_signature=tf.TensorSpec(shape, tf.uint8))
 
     return tf.function(chunk).get_concrete_function(
         tf.TensorSpec([count], tf.string), tf.TensorSpec([count, 2], tf.int32),

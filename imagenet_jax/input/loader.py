@@ -108,7 +108,10 @@ def eval_batches(part: Part, *, batch: int, view: Mapping[str, Any], host_slice:
 
     Args:
         batch: examples at a time over all hosts, rounded up so that every device holds as many.
-        view: size, resize, library, interpolation and antialias of the centre crop.
+        view: the keys of `config.view`.
+
+    Yields:
+        As `train_batches`; where the view has several crops, image is uint8 [B, C, S, S, 3].
     """
     per_host = -(-batch // (host_slice.count * local_devices)) * local_devices
     count = -(-len(part.pool) // (per_host * host_slice.count))
@@ -118,7 +121,8 @@ def eval_batches(part: Part, *, batch: int, view: Mapping[str, Any], host_slice:
     def plan(i: int) -> chunks.Plan:
         return chunks.Plan(part.pool[np.minimum(mine[i], len(part.pool) - 1)])
 
-    transform = chunks.Transform(_eval_example, view)
+    crops = pixels.crop_axes(view.get("crops", 1), view.get("scales", ()))
+    transform = chunks.Transform(_eval_example, view, crops=crops)
     for i, loaded in enumerate(chunks.batches(part.records, range(count), plan, transform, per_host, workers)):
         loaded["mask"] = (mine[i] < len(part.pool)).astype(np.float32)
         yield loaded

@@ -3,6 +3,8 @@
 import contextlib
 import functools
 import io
+from collections.abc import Sequence
+from typing import Any
 
 import cv2
 import numpy as np
@@ -74,33 +76,60 @@ def place_window(window: np.ndarray, crop: np.ndarray, place: np.ndarray) -> Non
 
 
 def eval_example(encoded: tf.Tensor, *, size: int, resize_to: int, interpolation: str, antialias: bool,
-                 library: str = "tf") -> tf.Tensor:
-    """Resizes the shorter side to `resize_to` px and takes the central `size` x `size`: uint8 [size, size, 3].
+                 library: str = "tf", crops: int = 1, scales: tuple[int, ...] = ()) -> tf.Tensor:
+    """Resizes the shorter side to `resize_to` px and takes the central `size` x `size`, or several such squares.
 
     Of an image longer than LONGEST times its shorter side only the middle of that length is resized: all of a line of
     30,000 px would be of 256 x 7,680,000.
 
     Args:
         library: 'tf', or 'pil' for the very pixels that torchvision's transforms give, which differ by a level or two.
+        crops: 1, or more for those of `places`, of which whoever sees them makes the mirror images.
+        scales: px, shorter sides that are all cut from, in this order; () for resize_to alone.
+
+    Returns:
+        uint8 [*crop_axes(crops, scales), size, size, 3].
     """
+    scales, shape = scales or (resize_to,), (*crop_axes(crops, scales), size, size, 3)
     if library == "pil":
         def view(data: bytes | np.ndarray) -> np.ndarray:
-            return pil_view(np.asarray(data, object).item(), size, resize_to, interpolation)  # an array when eager
+            return pil_crops(np.asarray(data, object).item(), size, scales, interpolation, crops)  # an array when eager
 
-        return tf.ensure_shape(tf.numpy_function(view, [encoded], tf.uint8, stateful=False), (size, size, 3))
+        return tf.reshape(tf.numpy_function(view, [encoded], tf.uint8, stateful=False), shape)
     image = decode(encoded)
-    shape = tf.shape(image)[:2]
-    margin = tf.maximum(shape - LONGEST * tf.reduce_min(shape), 0) // 2
-    image = image[margin[0] : shape[0] - margin[0], margin[1] : shape[1] - margin[1]]
-    shape -= 2 * margin
-    target = resize_to * shape // tf.reduce_min(shape)  # the longer side rounds down, as torchvision's Resize
-    image = resize(image, target, interpolation, antialias)
-    top, left = tf.unstack(tf.cast(tf.round((target - size) / 2), tf.int32))  # half to even, as its CenterCrop
-    return tf.ensure_shape(image[top : top + size, left : left + size], (size, size, 3))
+    sides = tf.shape(image)[:2]
+    margin = tf.maximum(sides - LONGEST * tf.reduce_min(sides), 0) // 2
+    image = image[margin[0] : sides[0] - margin[0], margin[1] : sides[1] - margin[1]]
+    sides -= 2 * margin
+    squares = []
+    for scale in scales:
+        target = scale * sides // tf.reduce_min(sides)  # the longer side rounds down, as torchvision's Resize
+        resized = resize(image, target, interpolation, antialias)
+        squares += [resized[top : top + size, left : left + size]
+                    for top, left in places(*tf.unstack(target), size, crops)]
+    return tf.reshape(tf.stack(squares), shape)
 
 
-def pil_view(encoded: bytes, size: int, resize_to: int, interpolation: str) -> np.ndarray:
-    """Resize(resize_to) and CenterCrop(size) of torchvision on a PIL image, bit for bit: uint8 [size, size, 3].
+def crop_axes(crops: int, scales: Sequence[int]) -> tuple[int, ...]:
+    """The axes of the crops of an image before [size, size, 3]: none for a single one; mirror images do not count."""
+    count = min(crops, 5) * max(len(scales), 1)
+    return (count,) if count > 1 else ()
+
+
+def places(height: Any, width: Any, size: int, crops: int) -> list[tuple[Any, Any]]:
+    """(top, left) of the crops of an image, all px, numbers or tensors: its centre, or before it the four corners.
+
+    The order is that of torchvision's FiveCrop. Its TenCrop has the same of the mirrored image, which are mirror images
+    of these (Krizhevsky et al. 2012, section 4.1), but for the centre of an odd margin, which lies one px beside.
+    """
+    bottom, right = height - size, width - size
+    # A half rounds to even, as in torchvision's CenterCrop.
+    centre = tuple(room // 2 + room % 2 * (room // 2 % 2) for room in (bottom, right))
+    return [centre] if crops == 1 else [(0, 0), (0, right), (bottom, 0), (bottom, right), centre]
+
+
+def pil_crops(encoded: bytes, size: int, scales: Sequence[int], interpolation: str, crops: int = 1) -> np.ndarray:
+    """Resize of torchvision on a PIL image, and CenterCrop or FiveCrop, bit for bit: uint8 [crops, size, size, 3].
 
     Of an image longer than LONGEST times its shorter side, the middle only.
 
@@ -117,10 +146,13 @@ def pil_view(encoded: bytes, size: int, resize_to: int, interpolation: str) -> n
     if max(image.size) > LONGEST * short:
         left, top = (max(side - LONGEST * short, 0) // 2 for side in image.size)
         image = image.crop((left, top, image.width - left, image.height - top))
-    width, height = (resize_to * side // short for side in image.size)
-    image = image.resize((width, height), Image.Resampling[interpolation.upper()])
-    left, top = (round((side - size) / 2) for side in (width, height))
-    return np.asarray(image.crop((left, top, left + size, top + size)))
+    squares = []
+    for scale in scales:
+        width, height = (scale * side // short for side in image.size)
+        resized = image.resize((width, height), Image.Resampling[interpolation.upper()])
+        squares += [resized.crop((left, top, left + size, top + size))
+                    for top, left in places(height, width, size, crops)]
+    return np.stack([np.asarray(square) for square in squares])
 
 
 def resize(image: tf.Tensor, size: tuple[int, int] | tf.Tensor, interpolation: str, antialias: bool) -> tf.Tensor:

@@ -116,9 +116,10 @@ def with_batch(config: config_lib.Config, batch: int, layout: parallel.Layout) -
     return config
 
 
-def trial(config: config_lib.Config, size: int = 96) -> list[str]:
-    """What goes wrong in two steps of a filled recipe, on a few drawn images of `size` px; nothing if all goes well."""
+def trial(config: config_lib.Config) -> list[str]:
+    """What goes wrong in two steps of a filled recipe, on a few small drawn images; nothing if all goes well."""
     layout = parallel.make_layout(config.parallel)
+    size = config.augment.size if config.model.aux else 96  # auxiliary heads may need all of it
     try:
         config = with_batch(config, 2 * len(layout.devices), layout)
         options = recipe.step_options(config, CLASSES, recipe.plan(config, EXAMPLES)[1])
@@ -153,7 +154,8 @@ def _measure(config: config_lib.Config, layout: parallel.Layout, seconds: float)
     taken = _windows(step, state, batch, seconds)
     rates = [config.global_batch / each for each in taken]
     rate = float(np.median(rates))
-    tflops, mfu = utilisation(None if config.freeze else counting.params_and_macs(model, size)[1],
+    unlike = config.freeze or config.optimizer.sam_rho  # a step is not three forward passes
+    tflops, mfu = utilisation(None if unlike else counting.params_and_macs(model, size)[1],
                               rate / len(layout.devices), peak_of(config, layout))
     memory, memory_from = _memory(program, layout)
     return Figures(

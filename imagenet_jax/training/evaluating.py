@@ -24,7 +24,7 @@ from imagenet_jax.evaluation import probabilities as probabilities_lib
 from imagenet_jax.hosts import watchdog
 from imagenet_jax.input import loader, order
 from imagenet_jax.models import weights
-from imagenet_jax.training import parallel
+from imagenet_jax.training import parallel, recalibrating
 from imagenet_jax.training.step import make_apply
 from imagenet_jax.transfer import load
 
@@ -37,7 +37,7 @@ class StoppedError(Exception):
 
 
 class Evaluator(NamedTuple):
-    """A compiled evaluation. view: size, resize, library, interpolation and antialias of the centre crop."""
+    """A compiled evaluation. view: the keys of `config.view`."""
 
     run: Callable[[PyTree, PyTree], PyTree]
     layout: parallel.Layout
@@ -53,7 +53,8 @@ def make_evaluator(model: nn.Module, layout: parallel.Layout, *, batch: int, vie
 
     columns: int32 [classes], the model's logit of each class of the dataset, if they differ.
     """
-    step = functools.partial(exact.eval_step, make_apply(model), probabilities=probabilities, columns=columns)
+    step = functools.partial(exact.eval_step, make_apply(model), probabilities=probabilities, columns=columns,
+                             mirrored=view.get("crops") == 10)
     return Evaluator(parallel.compile_eval(step, layout), layout, batch, view, workers)
 
 
@@ -101,9 +102,10 @@ def protocol(dataset: dataset_lib.Dataset, split: str, config: config_lib.Config
     """How a result came to be: it is written beside every result. which: 'weights' or 'averaged weights'."""
     view = config.view
     return {"dataset": dataset.name, "variant": dataset.variant, "split": split, "model": config.model.name,
-            "crop": view.size, "resize": view.resize, "interpolation": view.interpolation,
-            "antialias": view.antialias, "library": view.library, "mean": model.mean, "std": model.std,
-            "precision": config.model.dtype, "checkpoint": checkpoint, "evaluated": which}
+            "crop": view.size, "crops": view.crops, "resize": None if view.scales else view.resize,
+            "scales": view.scales, "interpolation": view.interpolation, "antialias": view.antialias,
+            "library": view.library, "mean": model.mean, "std": model.std, "precision": config.model.dtype,
+            "checkpoint": checkpoint, "evaluated": which}
 
 
 def variant_warning(dataset: dataset_lib.Dataset) -> str:
@@ -150,7 +152,7 @@ def open_trained(path: str, model_name: str = "") -> Trained:
         if "classes" not in meta:
             raise UserError(f"{directory}/{step} is older than the names of classes in checkpoints: go on with its run "
                             "(train), and evaluate the next one")
-        return Trained(variables, config_lib.Config(meta["config"]), Classes(*map(tuple, meta["classes"])),
+        return Trained(variables, config_lib.restored(meta["config"]), Classes(*map(tuple, meta["classes"])),
                        f"{os.path.basename(directory)}/{step}", which, os.path.dirname(directory))
     notes = weights.notes(file)
     name = model_name or (path if path in models.REGISTRY else notes.get("model", ""))
@@ -169,13 +171,17 @@ def open_trained(path: str, model_name: str = "") -> Trained:
 
 
 def evaluate_checkpoint(path: str, *, model_name: str = "", dataset_dir: str = "", split: str = "", out: str = "",
-                        batch: int = 0, library: str = "", probabilities: bool = False) -> dict[str, Any]:
+                        batch: int = 0, view: Mapping[str, Any] | None = None, bn_examples: int = 0,
+                        probabilities: bool = False) -> dict[str, Any]:
     """Evaluates a checkpoint as the config saved with it says, or a file of weights, and writes the results.
 
     Args:
         path, model_name: see `open_trained`.
-        dataset_dir, split, batch, library: instead of the config's; a batch changes no metric. The split 'holdout'
-            is what the run kept out of the training split.
+        dataset_dir, split, batch: instead of the config's; a batch changes no metric. The split 'holdout' is what the
+            run kept out of the training split.
+        view: keys of `config.view`, see `set_view`.
+        bn_examples: of the training split, in whole groups, that BatchNorm's statistics are taken from; 0 for those of
+            the checkpoint.
         out: directory of the results; by default `evaluation` in the workdir the checkpoint lies in, or in a
             directory called like the network.
         probabilities: write those of every class, too, as probabilities.npy.
@@ -187,10 +193,10 @@ def evaluate_checkpoint(path: str, *, model_name: str = "", dataset_dir: str = "
         UserError: no such checkpoint, dataset, split or holdout, or a dataset with a class that the model has not.
     """
     trained = open_trained(path, model_name)
-    _check_hosts(trained, split=split, out=out, batch=batch, library=library, probabilities=probabilities)
+    _check_hosts(trained, split=split, out=out, batch=batch, view=dict(view or {}), bn_examples=bn_examples,
+                 probabilities=probabilities)
     config, classes = trained.config, trained.classes
-    config.view.library = library or config.view.library
-    config_lib.check_pil(config.view)
+    set_view(config, view or {})
     dataset = dataset_lib.open_dataset(config_lib.dataset_dir(dataset_dir or config.dataset.dir))
     ours, columns, found = match_classes(dataset, classes)
     if warning := variant_warning(dataset):
@@ -203,16 +209,38 @@ def evaluate_checkpoint(path: str, *, model_name: str = "", dataset_dir: str = "
                                columns=columns)
     out = out or os.path.join(trained.directory, "evaluation")
     local_folder(out, "out")
-    path = os.path.join(out, "probabilities.npy")
-    saving = contextlib.nullcontext()
-    if probabilities:  # every host must take part, where the outputs are joined
-        saving = probabilities_lib.saving(path, len(part.pool), len(ours.ids)) if hosts.is_first() else \
-            contextlib.nullcontext(lambda outputs: None)
+    saving = _saving(out, len(part.pool), len(ours.ids)) if probabilities else contextlib.nullcontext()
     with saving as keep, watchdog.watched("batch"):
-        predictions, names = evaluate(evaluator, parallel.put_state(trained.variables, evaluator.layout), part, keep)
+        variables, taken = recalibrating.recalibrate(config, dataset, model, evaluator.layout, trained.variables,
+                                                     bn_examples)
+        predictions, names = evaluate(evaluator, parallel.put_state(variables, evaluator.layout), part, keep)
     return hosts.from_first("the results", lambda: report.write_evaluation(
         out, predictions, ours.ids, class_names=ours.names, file_names=names,
-        protocol=protocol(dataset, split, config, model, trained.source, trained.which) | cut | found))
+        protocol=protocol(dataset, split, config, model, trained.source, trained.which) | cut | found | taken))
+
+
+def _saving(out: str, examples: int, classes: int) -> contextlib.AbstractContextManager[probabilities_lib.Keep]:
+    """Yields what keeps probabilities: they are joined from all hosts, so that each takes part; the first writes."""
+    if not hosts.is_first():
+        return contextlib.nullcontext(lambda outputs: None)
+    return probabilities_lib.saving(os.path.join(out, "probabilities.npy"), examples, classes)
+
+
+def set_view(config: config_lib.Config, changes: Mapping[str, Any]) -> None:
+    """Has evaluation see other crops than the config says.
+
+    A crop of another size keeps its share of the shorter side, and a shorter side replaces several, unless said.
+
+    Raises:
+        UserError: no image can be seen so.
+    """
+    view = config.view
+    if "resize" in changes:
+        view.scales = ()
+    elif "size" in changes:
+        view.resize = round(changes["size"] * view.resize / view.size)
+    view.update(changes)
+    config_lib.check_view(config)
 
 
 def match_classes(dataset: dataset_lib.Dataset, model: Classes) -> tuple[Classes, np.ndarray | None, dict[str, str]]:

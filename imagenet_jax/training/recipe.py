@@ -23,9 +23,11 @@ def step_options(config: config_lib.Config, num_classes: int, learning_rate: sch
     patterns = tuple(config.freeze)
     if patterns:
         model = dataclasses.replace(model, frozen=functools.partial(freeze.is_frozen, patterns=patterns))
-    return StepOptions(model, optimizer.make(learning_rate, **config.optimizer),
+    stated = dict(config.optimizer)
+    sam_rho = stated.pop("sam_rho")
+    return StepOptions(model, optimizer.make(learning_rate, **stated),
                        losses.make(**config.loss), config.seed, patterns,
-                       config.ema_decay, config.ema_warmup, config.aux_weight, Mix(**config.mix))
+                       config.ema_decay, config.ema_warmup, config.aux_weight, Mix(**config.mix), sam_rho)
 
 
 def plan(config: config_lib.Config, examples: int) -> tuple[int, schedule.Schedule]:

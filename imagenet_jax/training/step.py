@@ -21,7 +21,7 @@ Metrics = dict[str, tuple[jax.Array, jax.Array]]  # name -> (sum, count), alread
 
 
 class StepOptions(NamedTuple):
-    """What the step is made of; ema_* see `average`, aux_weight see `model_loss`."""
+    """What the step is made of; ema_* see `average`, aux_weight see `model_loss`, sam_rho see `ascended`."""
 
     model: nn.Module
     optimizer: optax.GradientTransformation
@@ -32,6 +32,7 @@ class StepOptions(NamedTuple):
     ema_warmup: bool = True
     aux_weight: float = 0.0
     mix: mixing.Mix = mixing.Mix()
+    sam_rho: float = 0.0
 
 
 def normalize(image: jax.Array, model: nn.Module) -> jax.Array:
@@ -46,7 +47,8 @@ def train_step(options: StepOptions, state: TrainState, batch: Batch) -> tuple[T
     Args:
         state: replicated.
         batch: this device's share, cut into micro-batches: image uint8 [K, M, H, W, 3], label int32 [K, M].
-            Gradients and BatchNorm statistics of the K micro-batches are averaged before the one update.
+            Gradients and BatchNorm statistics of the K micro-batches are averaged before the one update. SAM takes
+            its gradients at other weights, but statistics and metrics are of these.
 
     Returns:
         The new state, and metrics as (sum, count) pairs over the global batch: `loss`, `top1` (against the labels, also
@@ -71,15 +73,11 @@ def train_step(options: StepOptions, state: TrainState, batch: Batch) -> tuple[T
         moves = jax.tree.map(jnp.subtract, batch_stats, state.batch_stats)
         return losses.sum() / global_batch, (moves, metrics)
 
-    def one(micro: Batch, key: jax.Array) -> tuple[PyTree, PyTree, Metrics]:
-        (_, (moves, metrics)), grads = jax.value_and_grad(loss_fn, has_aux=True)(trainable, micro, key)
-        return grads, moves, metrics
-
-    if micro_batches == 1:
-        summed = one(jax.tree.map(lambda x: x[0], batch), key)
-    else:
-        summed = _sum_over(one, batch, jax.random.split(key, micro_batches))
-    grads, moves, metrics = lax.psum(summed, AXIS)
+    gradient = jax.value_and_grad(loss_fn, has_aux=True)
+    summed = lambda trainable: lax.psum(_sum_over(functools.partial(gradient, trainable), batch, key), AXIS)
+    (_, (moves, metrics)), grads = summed(trainable)
+    if options.sam_rho:
+        _, grads = summed(ascended(trainable, grads, options.sam_rho))
     # Every device and micro-batch moved the same running statistics: the mean move is one update by the mean.
     # Moves are averaged, not values, so that what does not move (a frozen BatchNorm) keeps every bit.
     count = micro_batches * lax.axis_size(AXIS)
@@ -122,8 +120,22 @@ def model_loss(model: nn.Module, loss: Loss, variables: PyTree, image: jax.Array
     return losses, logits, updated.get("batch_stats", {})
 
 
-def _sum_over(one: Callable[[Batch, jax.Array], PyTree], batch: Batch, keys: jax.Array) -> PyTree:
+def ascended(params: PyTree, grads: PyTree, rho: float) -> PyTree:
+    """Where SAM takes its gradient: `rho` from params along theirs.
+
+    Foret et al. 2021, https://arxiv.org/abs/2010.01412, equation 2. Both gradients are of the whole global batch, so
+    that the hardware changes nothing; the paper's first one was of the examples of a device (section 4.1). Clipping and
+    weight decay act on the second alone.
+    """
+    scale = rho / jnp.maximum(optax.tree.norm(grads), jnp.finfo(jnp.float32).tiny)
+    return jax.tree.map(lambda w, g: w + (scale * g).astype(w.dtype), params, grads)
+
+
+def _sum_over(one: Callable[[Batch, jax.Array], PyTree], batch: Batch, key: jax.Array) -> PyTree:
     """Sum of one(micro-batch, key) over the leading axis, in order, holding one micro-batch in memory."""
+    if len(batch["label"]) == 1:
+        return one(jax.tree.map(lambda x: x[0], batch), key)
+    keys = jax.random.split(key, len(batch["label"]))
 
     def add(total: PyTree, inputs: tuple[Batch, jax.Array]) -> tuple[PyTree, None]:
         return jax.tree.map(jnp.add, total, one(*inputs)), None

@@ -86,6 +86,15 @@ def test_nor_do_they_in_evaluation(records, monkeypatch, threads, size, library)
         assert np.array_equal(images[index], pixels.eval_example(image, resize_to=9, library=library, **VIEW))
 
 
+@pytest.mark.parametrize("library", ["tf", "pil"])
+def test_crops_have_an_axis_of_their_own(records, library) -> None:
+    several = {"library": library, "crops": 5, "scales": (9, 11)}
+    batch = next(loader.eval_batches(Part(records, np.arange(N)), batch=7, view=VIEW | {"resize": 9} | several))
+    assert batch["image"].shape == (7, 10, 8, 8, 3) and batch["label"].shape == (7,)
+    wanted = pixels.eval_example(pixels.tf.constant(encoded(records, 3)), resize_to=9, **several, **VIEW)
+    assert np.array_equal(batch["image"][3], wanted)
+
+
 class Slow:
     """Records that are not handed out before `chunks.READS` reads are waiting at the same time."""
 

@@ -154,7 +154,7 @@ def test_pil_s_pixels_come_through_the_pipeline(records, part, reference) -> Non
     (batch,) = loader.eval_batches(part, batch=N, view=VIEW | {"library": "pil"})
     assert_same({key: batch[key] for key in batch if key != "image"},
                 {key: reference[key] for key in batch if key != "image"})
-    assert np.array_equal(batch["image"][3], pixels.pil_view(ilsvrc.jpeg(3), 8, 9, "bilinear"))
+    assert np.array_equal(batch["image"][3], pixels.pil_crops(ilsvrc.jpeg(3), 8, (9,), "bilinear")[0])
 
 
 def test_evaluation_reads_its_part_in_order(records, reference) -> None:

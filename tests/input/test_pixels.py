@@ -210,6 +210,25 @@ def test_the_evaluation_view_is_torchvisions(height, width, size, resize_to, int
     assert difference.max() <= (1 if interpolation == "bilinear" else 4) and difference.mean() < 0.5
 
 
+@pytest.mark.parametrize(("height", "width"), [(375, 500), (97, 61), (64, 64), (32, 100)])
+@pytest.mark.parametrize("library", ["tf", "pil"])
+def test_crops_are_torchvisions_five_of_every_scale(height, width, library) -> None:
+    encoded = encode(picture(height, width), "PNG")
+    options = {"size": 32, "interpolation": "bilinear", "antialias": True, "library": library}
+    got = pixels.eval_example(encoded, resize_to=35, crops=10, scales=(32, 41), **options).numpy()
+    assert got.shape == (10, 32, 32, 3)  # a mirror image is made where it is seen
+    for scale, five in zip((32, 41), got.reshape(2, 5, 32, 32, 3), strict=True):
+        sides = [scale * side // min(height, width) for side in (width, height)]
+        whole = picture(height, width).resize(sides, Image.Resampling.BILINEAR)
+        bottom, right = whole.height - 32, whole.width - 32
+        wanted = [whole.crop((left, top, left + 32, top + 32)) for top in (0, bottom) for left in (0, right)]
+        assert abs(five[:4].astype(int) - np.array(list(map(np.asarray, wanted)))).max() <= (library == "tf")
+        alone = pixels.eval_example(encoded, resize_to=scale, **options).numpy()
+        assert alone.shape == (32, 32, 3) and np.array_equal(five[4], alone)
+    centres = pixels.eval_example(encoded, resize_to=1, scales=(32, 41), **options).numpy()
+    assert np.array_equal(centres, got[[4, 9]])
+
+
 @pytest.mark.parametrize("library", ["tf", "pil"])
 @pytest.mark.parametrize(("height", "width"), [(1, 4001), (4000, 1), (3, 400)])
 def test_of_a_line_evaluation_resizes_the_middle(height, width, library) -> None:
@@ -242,7 +261,7 @@ def test_what_prepare_calls_sound_every_decoder_takes(format, options) -> None:
             assert pixels.decode(encoded).shape[:2] == pixels.image_size(encoded) == checked.size[::-1]
             train_example(encoded, kept)
             train_example(encoded, kept, antialias=False, size=8)
-            pixels.pil_view(encoded, 24, 32, "bilinear")
+            pixels.pil_crops(encoded, 24, (32,), "bilinear")
     assert kept > 10 or format == "PNG"
 
 

@@ -103,7 +103,8 @@ def train():
     config = config_lib.base()
     config.update(json.loads((HERE / "config.json").read_text()))
     loop.train(config, str(HERE / "two"))
-    evaluating.evaluate_checkpoint(str(HERE / "two"), out=str(HERE / "evaluated"), batch=5, probabilities=True)
+    evaluating.evaluate_checkpoint(str(HERE / "two"), out=str(HERE / "evaluated"), batch=5, probabilities=True,
+                                   bn_examples=20, view={"crops": 10, "scales": (32, 36)})
 
     advance, collect = reporting.Reporter.advance, evaluating.exact.collect
     codes, interrupted = [], []

@@ -54,7 +54,9 @@ class DropoutNet(Net):
 def sgd(rate=0.1, **changes):
     """`optimizer.make` with the defaults of the config, but without weight decay; `rate` may be a schedule."""
     schedule = rate if callable(rate) else lambda step: rate
-    return optimizer.make(schedule, **dict(config.base().optimizer) | {"weight_decay": 0.0} | changes)
+    stated = dict(config.base().optimizer) | {"weight_decay": 0.0}
+    del stated["sam_rho"]  # an option of the step
+    return optimizer.make(schedule, **stated | changes)
 
 
 def options(model=None, transform=None, **others):

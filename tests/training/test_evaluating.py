@@ -3,6 +3,7 @@
 import jax
 import numpy as np
 import pytest
+import scipy.special
 from small_net import SmallNet
 
 from imagenet_jax import config as config_lib
@@ -10,12 +11,14 @@ from imagenet_jax import dataset as dataset_lib
 from imagenet_jax import models
 from imagenet_jax.errors import UserError
 from imagenet_jax.evaluation import exact
-from imagenet_jax.input import loader
+from imagenet_jax.input import loader, pixels
 from imagenet_jax.training import evaluating, loop, parallel
 from imagenet_jax.training.run import build
 from imagenet_jax.training.state import init_variables
+from imagenet_jax.training.step import make_apply
 
-VIEW = {"size": 32, "resize": 36, "interpolation": "bilinear", "antialias": True}
+LOOK = {"size": 32, "interpolation": "bilinear", "antialias": True}
+VIEW = LOOK | {"resize": 36}
 
 
 @pytest.fixture(scope="module")
@@ -35,9 +38,9 @@ def variables(model):
     return {"params": jax.device_get(params), "batch_stats": jax.device_get(batch_stats)}
 
 
-def judge(model, variables, part, batch, devices, mode):
+def judge(model, variables, part, batch, devices, mode, **view):
     layout = parallel.make_layout(mode, jax.devices()[:devices])
-    evaluator = evaluating.make_evaluator(model, layout, batch=batch, view=VIEW)
+    evaluator = evaluating.make_evaluator(model, layout, batch=batch, view=VIEW | view)
     predictions, names = evaluating.evaluate(evaluator, parallel.put_state(variables, layout), part)
     assert names == [f"image_{i}.JPEG" for i in range(53)]
     return predictions
@@ -54,6 +57,21 @@ def test_batch_and_devices_change_no_metric(model, variables, part, mode, device
     np.testing.assert_array_equal(predictions.top5, expected.top5)
 
 
+@pytest.mark.parametrize("mode, devices, batch", [("pmap", 1, 64), ("pmap", 2, 7), ("shard_map", 2, 64)])
+def test_probabilities_are_averaged_over_crops_scales_and_mirror_images(model, variables, part, mode, devices, batch):
+    predictions = judge(model, variables, part, batch, devices, mode, crops=10, scales=(32, 40))
+    apply = jax.jit(make_apply(model))
+    for i in (0, 30, 52):
+        record = part.records.read(np.array([i]))[0]
+        image = pixels.tf.constant(record[slice(*dataset_lib.row(record).image)])
+        crops = [np.asarray(pixels.eval_example(image, resize_to=scale, crops=5, **LOOK)) for scale in (32, 40)]
+        crops = np.concatenate([*crops, *(five[:, :, ::-1] for five in crops)])
+        mean = scipy.special.softmax(np.asarray(apply(variables, crops), np.float64), axis=1).mean(axis=0)
+        assert predictions.top5[i].tolist() == np.argsort(-mean).tolist()
+        np.testing.assert_allclose(predictions.confidence[i], mean.max(), rtol=1e-5)
+        np.testing.assert_allclose(predictions.loss[i], -np.log(mean[predictions.label[i]]), rtol=1e-5)
+
+
 def test_the_command_s_evaluation_is_the_run_s(small_config, tmp_path):
     workdir = tmp_path / "run"
     results = loop.train(small_config, str(workdir))
@@ -62,6 +80,11 @@ def test_the_command_s_evaluation_is_the_run_s(small_config, tmp_path):
     assert again["metrics"]["loss"] == pytest.approx(results["val"]["loss"], rel=1e-6)
     with pytest.raises(UserError, match="--model=resnet50 is for a file of weights"):
         evaluating.evaluate_checkpoint(str(workdir), model_name="resnet50")
+    seen_otherwise = evaluating.evaluate_checkpoint(str(workdir), out=str(tmp_path / "otherwise"), view={
+        "crops": 10, "scales": [36, 40], "size": 36})["protocol"]
+    assert [seen_otherwise[key] for key in ("crop", "crops", "resize", "scales")] == [36, 10, None, (36, 40)]
+    with pytest.raises(UserError, match=r"view.resize=24 .* at least view.size = 32"):
+        evaluating.evaluate_checkpoint(str(workdir), view={"resize": 24})
     protocol = again["protocol"]
     assert (protocol["checkpoint"], protocol["library"], protocol["variant"]) == ("checkpoints/6", "tf", "original")
     assert {path.name for path in (tmp_path / "again").iterdir()} == {

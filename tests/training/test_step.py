@@ -14,8 +14,10 @@ from stepping import CLASSES, DropoutNet, ResidualNet, fresh, options, random_ba
 
 from imagenet_jax import config
 from imagenet_jax.training import losses, schedule
+from imagenet_jax.training.recipe import step_options
 from imagenet_jax.training.state import make_state
-from imagenet_jax.training.step import make_apply
+from imagenet_jax.training.step import make_apply, normalize
+from imagenet_jax.transfer import freeze
 
 REFERENCE = dict(np.load(pathlib.Path(__file__).with_name("torch_sgd.npz")))  # see make_torch_reference.py
 VARIANTS = json.loads(str(REFERENCE["variants"]))
@@ -143,6 +145,44 @@ def test_the_losses_of_auxiliary_heads_are_added_by_their_weight():
     moves = {name: after.params[name]["bias"] - params[name]["bias"] for name in params}
     np.testing.assert_allclose(moves["aux1"], 0.25 * moves["head"], rtol=1e-4)
     np.testing.assert_array_equal(after.params["head"]["bias"], plain.params["head"]["bias"])
+
+
+@pytest.mark.parametrize("frozen", [(), ("^conv1/",)], ids=str)
+def test_sam_is_its_formula_on_any_hardware(frozen):
+    """The gradient at w + rho * g / |g|, g over what trains; it is clipped and decayed as any other."""
+    rho, rate, decay, clip = 0.5, 0.2, 0.01, 0.1
+    with jax.enable_x64(True):
+        opts = options(ResidualNet(bn_group=4, dtype=jnp.float64), freeze=frozen, sam_rho=rho, transform=sgd(
+            rate, momentum=0.0, weight_decay=decay, decay=".*", clip_norm=clip))
+        before, (batch,) = fresh(opts), random_batches(1)
+        trainable, fixed = freeze.split(before.params, frozen)
+
+        def mean_loss(trainable):
+            variables = {"params": freeze.merge(trainable, fixed), "batch_stats": before.batch_stats}
+            logits, _ = opts.model.apply(variables, normalize(batch["image"], opts.model), train=True,
+                                         mutable=["batch_stats"])
+            return losses.cross_entropy(logits, batch["label"]).mean()
+
+        gradient = jax.jit(jax.grad(mean_loss))
+        norm = lambda tree: np.sqrt(sum(np.square(leaf).sum() for leaf in tree.values()))
+        first = gradient(trainable)
+        there = gradient({path: w + rho * first[path] / norm(first) for path, w in trainable.items()})
+        assert norm(there) > clip
+        expected = {path: w - rate * (there[path] * clip / norm(there) + decay * w) for path, w in trainable.items()}
+        plain, plain_curve = run(opts._replace(sam_rho=0.0), before, [batch])
+        for hardware in ({}, {"devices": 2, "micro": 2}):
+            after, curve = run(opts, before, [batch], **hardware)
+            ours = traverse_util.flatten_dict(after.params, sep="/")
+            for path, value in (expected | fixed).items():
+                np.testing.assert_allclose(ours[path], value, rtol=1e-9, atol=1e-12, err_msg=path)
+            jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-9), (after.batch_stats, curve),
+                         (plain.batch_stats, plain_curve))
+
+
+def test_the_rho_of_a_recipe_is_the_step_s():
+    recipe = config.base()
+    recipe.optimizer.sam_rho = 0.05
+    assert step_options(recipe, CLASSES, lambda step: 0.1).sam_rho == 0.05
 
 
 def test_micro_batches_change_nothing():

@@ -13,56 +13,40 @@ process. Differs from the source: the head starts as N(0, 0.01); crops are not a
 any comes again.
 """
 
-from typing import NamedTuple
-
 from ml_collections import ConfigDict
 
 from imagenet_jax import config as config_lib
 from imagenet_jax.config.recipes import Claim
 
-
-class Procedure(NamedTuple):
-    """A column of table 2; and top-1 in percent and hours of table 1."""
-
-    epochs: int
-    size: int
-    peak: float
-    weight_decay: float
-    smoothing: float
-    drop_path: float
-    repeats: int
-    magnitude: float
-    mixup: float
-    top1: float
-    hours: int
-
-
 CHOICES = {
-    "a1": Procedure(600, 224, 5e-3, 0.01, 0.1, 0.05, 3, 7, 0.2, 80.4, 110),
-    "a2": Procedure(300, 224, 5e-3, 0.02, 0.0, 0.05, 3, 7, 0.1, 79.8, 55),
-    "a3": Procedure(100, 160, 8e-3, 0.02, 0.0, 0.0, 1, 6, 0.1, 78.1, 15),
+    "a1": {"epochs": 600, "size": 224, "peak": 5e-3, "weight_decay": 0.01, "label_smoothing": 0.1, "drop_path": 0.05,
+           "repeats": 3, "magnitude": 7.0, "mixup": 0.2, "top1": 80.4, "hours": 110},
+    "a2": {"epochs": 300, "size": 224, "peak": 5e-3, "weight_decay": 0.02, "label_smoothing": 0.0, "drop_path": 0.05,
+           "repeats": 3, "magnitude": 7.0, "mixup": 0.1, "top1": 79.8, "hours": 55},
+    "a3": {"epochs": 100, "size": 160, "peak": 8e-3, "weight_decay": 0.02, "label_smoothing": 0.0, "drop_path": 0.0,
+           "repeats": 1, "magnitude": 6.0, "mixup": 0.1, "top1": 78.1, "hours": 15},
 }
 
 
 def claim(choice: str = "a3") -> Claim:
     chosen = CHOICES[choice]
-    return Claim(chosen.top1, "Wightman et al. 2021, table 1", "224 px from 236, single crop",
-                 hours=f"four V100, {chosen.hours} h")
+    return Claim(chosen["top1"], "Wightman et al. 2021, table 1", "224 px from 236, single crop",
+                 hours=f"four V100, {chosen['hours']} h")
 
 
 def get_config(choice: str = "a3") -> ConfigDict:
     chosen = CHOICES[choice]
     config = config_lib.base()
-    config.duration = f"{chosen.epochs} epochs"
+    config.duration = f"{chosen['epochs']} epochs"
     config.global_batch = 2048
 
-    config.augment.size = chosen.size
+    config.augment.size = chosen["size"]
     config.augment.interpolation = "bicubic"
     config.augment.policy = "randaugment_timm"
-    config.augment.magnitude = float(chosen.magnitude)
+    config.augment.magnitude = chosen["magnitude"]
     config.augment.magnitude_std = 0.5
-    config.augment.repeats = chosen.repeats
-    config.mix.mixup = chosen.mixup
+    config.augment.repeats = chosen["repeats"]
+    config.mix.mixup = chosen["mixup"]
     config.mix.cutmix = 1.0
     config.mix.group = 512
     config.view.size = 224
@@ -70,17 +54,17 @@ def get_config(choice: str = "a3") -> ConfigDict:
     config.view.interpolation = "bicubic"
     config.model.name = "resnet50"
     config.model.bn_group = 512
-    config.model.drop_path = chosen.drop_path
+    config.model.drop_path = chosen["drop_path"]
     config.model.zero_init_residual = True
 
     config.loss.name = "binary_cross_entropy"
-    config.loss.label_smoothing = chosen.smoothing
+    config.loss.label_smoothing = chosen["label_smoothing"]
     config.loss.target_threshold = 0.2
     config.optimizer.name = "lamb"
     config.optimizer.epsilon = 1e-6
-    config.optimizer.weight_decay = chosen.weight_decay
+    config.optimizer.weight_decay = chosen["weight_decay"]
     config.optimizer.clip_norm = 1.0
-    config.schedule.peak = chosen.peak
+    config.schedule.peak = chosen["peak"]
     config.schedule.batch = 2048
     config.schedule.scaling = "sqrt"
     config.schedule.warmup = "5 epochs"

@@ -44,11 +44,11 @@ def test_the_batch_of_the_recipe_is_accumulated_as_in_training_and_a_batch_to_tr
 
 
 def test_two_steps_of_a_recipe_are_tried(config):
-    assert benchmark.trial(config, 32) == []
+    assert benchmark.trial(config) == []
     config.schedule.peak = 1e30
-    assert "not finite" in benchmark.trial(config, 32)[0]
+    assert "not finite" in benchmark.trial(config)[0]
     config.freeze = ("nothing_like_this",)
-    assert "nothing_like_this" in benchmark.trial(config, 32)[0]
+    assert "nothing_like_this" in benchmark.trial(config)[0]
 
 
 def test_the_rate_is_the_median_of_the_windows(config, monkeypatch):

@@ -1,9 +1,9 @@
 """ResNet-50 and ResNet-18 in 16 to 88 epochs by FFCV's recipes: https://github.com/libffcv/ffcv-imagenet.
 
 SGD 0.9 with batch 4,096 and rate 1.7 (ResNet-18: 1,024 and 0.5) after 2 epochs of linear warm-up, then linearly to 0;
-label smoothing 0.1, weight decay 1e-4 (5e-5) on everything but BatchNorm; images of 160 px, and of 192 for the last
-fifth; judged at 256 px from 293 (a share of 224/256). Published top-1: see CHOICES (not measured here), on 8 A100 in
-15 to 77 minutes (on one in 35 to 187).
+label smoothing 0.1, weight decay 1e-4 (5e-5) on everything but BatchNorm; images of 160 px, and of 192 from about four
+fifths of the run on; judged at 256 px from 293 (a share of 224/256). Published top-1: see CHOICES (not measured here),
+on 8 A100 in 15 to 77 minutes (ResNet-18 on one in 35 to 187).
 
     python -m imagenet_jax train --config=configs/resnet_ffcv.py:resnet50_16 --workdir=runs/resnet50_16
 

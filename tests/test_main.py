@@ -147,7 +147,9 @@ def test_every_key_has_a_rule_and_every_rule_a_key():
 
 
 def test_a_saved_config_has_the_default_of_keys_that_are_younger():
-    config = config_lib.restored(json.loads(json.dumps({"view": {"size": 64, "scales": (64, 80)}, "gone": 1})))
+    config = config_lib.restored(json.loads(json.dumps({
+        "view": {"size": 64, "scales": (64, 80)}, "augment": {"ramp": (("80%", 192),)}, "gone": 1})))
+    assert config.augment.ramp == (("80%", 192),)
     assert (config.view.size, config.view.scales, config.view.crops, config.gone) == (64, (64, 80), 1, 1)
     assert config.is_locked
 

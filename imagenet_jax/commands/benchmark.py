@@ -46,6 +46,7 @@ def measure_input() -> None:
 
     config = models.fill_view(CONFIG.value or config_lib.base())
     config_lib.check(config)
+    config.augment.ramp = ()  # the first size is measured
     opened = dataset.open_dataset(config_lib.dataset_dir(DATASET.value or config.dataset.dir))
     records = cache.keep(dataset.open_split(opened, config.dataset.train_split), config.loader.cache_gb)
     stages = benchmark.measure(

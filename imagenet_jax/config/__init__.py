@@ -24,7 +24,7 @@ def base() -> Config:
     config = Config()
     config.seed = 0  # initial weights, order, augmentation, dropout
     config.duration = "90 epochs"  # 'N epochs' or 'N steps'
-    config.stretch = 1.0  # makes the duration, and those of the schedule, so many times as long
+    config.stretch = 1.0  # makes the duration, and those of the schedule and of the ramp, so many times as long
     config.global_batch = 256  # examples in one optimizer step, whatever the hardware
     config.max_per_device_batch = 256  # a larger share of the global batch is accumulated in micro-batches
     config.parallel = "pmap"  # or 'shard_map': jit + shard_map on a one-axis mesh; same numbers
@@ -51,6 +51,7 @@ def base() -> Config:
 
     config.augment = Config()  # input.loader.train_transform; on the host
     config.augment.size = placeholder(int)  # px, side of the square the network sees; None for view.size
+    config.augment.ramp = ()  # (boundary, px): from then on the square is of that side; see training.recipe.augment
     config.augment.crop = "random_resized"  # or 'scale_jitter': of `size` px, after a resize
     config.augment.area = (0.08, 1.0)  # of 'random_resized': fraction of the image's area that a crop covers
     config.augment.aspect = (3 / 4, 4 / 3)  # of 'random_resized': width / height of a crop
@@ -156,8 +157,15 @@ def restored(saved: Mapping[str, Any]) -> Config:
     """A config as it was saved in JSON: tuples are tuples again, and a key younger than it has its default."""
     config = base()
     with config.unlocked():  # a key that is no more may stay
-        config.update(saved)
+        config.update(_tuples(saved))
     return config
+
+
+def _tuples(value: Any) -> Any:
+    """What JSON has as lists, at any depth."""
+    if isinstance(value, Mapping):
+        return {key: _tuples(each) for key, each in value.items()}
+    return tuple(map(_tuples, value)) if isinstance(value, list | tuple) else value
 
 
 def dataset_dir(directory: str = "") -> str:

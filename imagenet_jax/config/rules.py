@@ -120,6 +120,7 @@ RULES = {
     "loader.ram_gb": _real(0, 1e6),
     "loader.cache_gb": _real(0, 1e6),
     "augment.size": _PIXELS,
+    "augment.ramp": _many(_each(_duration(), _PIXELS)),
     "augment.crop": _choice("random_resized", "scale_jitter"),
     "augment.area": _range(0, 1),
     "augment.aspect": _range(0, 100),
@@ -218,9 +219,10 @@ def check(config: ConfigDict) -> None:
         raise UserError(f"config.dataset.fold={config.dataset.fold} makes no sense: it must be 0..{folds - 1} with "
                         f"dataset.holdout={config.dataset.holdout}")
     check_view(config)
-    if config.augment.crop == "scale_jitter" and config.augment.resize[0] < config.augment.size:
+    largest = max([config.augment.size, *(px for _, px in config.augment.ramp)])
+    if config.augment.crop == "scale_jitter" and config.augment.resize[0] < largest:
         raise UserError(f"config.augment.resize={config.augment.resize} makes no sense: both must be at least "
-                        f"augment.size = {config.augment.size}")
+                        f"{largest} px, the most that augment.size and augment.ramp have")
     if config.augment.repeats > config.global_batch:
         raise UserError(f"config.augment.repeats={config.augment.repeats} makes no sense: it must be at most "
                         f"global_batch={config.global_batch}")

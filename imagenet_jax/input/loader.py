@@ -3,6 +3,7 @@
 import collections
 import functools
 import itertools
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -39,17 +40,35 @@ def train_batches(part: Part, *, seed: int, start_step: int, global_batch: int, 
                   host_slice: Host = ONE_HOST, workers: Workers = DEFAULT) -> Iterator[Batch]:
     """This host's slices of the global batches of steps start_step, start_step + 1, ... without end.
 
+    Where the side S changes, the batches before have all been made before the next is begun: it is waited for, once.
+
+    Args:
+        augment: keys of `config.augment`, the boundaries of the ramp in steps.
+
     Yields:
         image uint8 [B, S, S, 3], label int32 [B], index int64 [B], mask float32 [B] (all ones), and file_name
         (bytes) [B] for people, where B = global_batch / hosts. Nothing but (seed, position in the stream)
-        decides what a batch holds.
+        decides what a batch holds, and S nothing but its step.
 
     Raises:
         UserError: hosts that cannot share the batch; an image that cannot be decoded.
     """
     batch = share(global_batch, host_slice)
     plan = train_plan(part.pool, seed=seed, global_batch=global_batch, augment=augment, host_slice=host_slice)
-    return chunks.batches(part.records, itertools.count(start_step), plan, train_transform(augment), batch, workers)
+
+    def batches() -> Iterator[Batch]:
+        for (first, size), (end, _) in itertools.pairwise([*sizes(augment, start_step), (sys.maxsize, 0)]):
+            transform = train_transform({**augment, "size": size})
+            yield from chunks.batches(part.records, range(first, end), plan, transform, batch, workers)
+
+    return batches()
+
+
+def sizes(augment: Mapping[str, Any], start_step: int) -> list[tuple[int, int]]:
+    """The sides of the squares of training: (step, px) for start_step and for each later step that changes it."""
+    before = [px for first, px in augment["ramp"] if first <= start_step]
+    after = [(first, px) for first, px in augment["ramp"] if first > start_step]
+    return [(start_step, before[-1] if before else augment["size"]), *after]
 
 
 def share(global_batch: int, host_slice: Host) -> int:

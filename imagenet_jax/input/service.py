@@ -222,7 +222,9 @@ def _make(spec: bytes, pool: np.ndarray, step: np.ndarray) -> tuple[np.ndarray, 
     plan = loader.train_plan(pool, **asked)
     batch = loader.share(asked["global_batch"], loader.Host(*asked["host_slice"]))
     try:
-        made = chunks.finish(chunks.start(_crew(), records, int(step), plan, loader.train_transform(augment), batch))
+        (_, size), *_ = loader.sizes(augment, int(step))
+        transform = loader.train_transform({**augment, "size": size})
+        made = chunks.finish(chunks.start(_crew(), records, int(step), plan, transform, batch))
     except chunks.Undecodable as error:
         raise ValueError(str(error)) from error  # which reaches the run as an InvalidArgumentError
     return tuple(made[key] for key in _MADE)

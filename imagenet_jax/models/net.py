@@ -103,7 +103,7 @@ class Net(nn.Module, kw_only=True):
         if min(x.shape[1:3]) < pixels:
             size = f"{x.shape[1]} x {x.shape[2]}"
             raise UserError(f"{type(self).__name__} takes images of {pixels} x {pixels} px and more, not {size}; raise "
-                            f"augment.size and view.size, or {otherwise}")
+                            f"augment.size, augment.ramp and view.size, or {otherwise}")
 
 
 class NormNet(Net, kw_only=True):

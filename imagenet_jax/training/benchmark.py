@@ -122,6 +122,7 @@ def trial(config: config_lib.Config) -> list[str]:
     size = config.augment.size if config.model.aux else 96  # auxiliary heads may need all of it
     try:
         config = with_batch(config, 2 * len(layout.devices), layout)
+        recipe.augment(config, EXAMPLES)  # as the input would ask
         options = recipe.step_options(config, CLASSES, recipe.plan(config, EXAMPLES)[1])
         state = make_state(*init_variables(options.model, size, config.seed), options.optimizer, options.freeze,
                            bool(config.ema_decay))

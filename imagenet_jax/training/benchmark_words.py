@@ -13,8 +13,9 @@ def heading(setting: Mapping[str, Any]) -> str:
     """What is measured, how operations are counted, what they are compared with, and the table's head."""
     config, device, peak = setting["config"], setting["device"], setting["peak"]
     model, size, macs = config["model"], config["augment"]["size"], setting["macs"]
+    only = ", the first size of augment.ramp" if config["augment"]["ramp"] else ""
     lines = [
-        f"{model['name']}, {size} px, {model['dtype']}, {config['parallel']} on {device['count']} x "
+        f"{model['name']}, {size} px{only}, {model['dtype']}, {config['parallel']} on {device['count']} x "
         f"{device['kind']}; JAX {setting['versions']['jax']}",
         f"{macs / 1e9:.3g} G multiply-adds an image forward; a training step is counted as 3 x forward, 2 FLOPs a "
         f"multiply-add: {FLOPS_PER_MAC * macs / 1e9:.3g} GFLOP an image",
@@ -42,7 +43,8 @@ def conclusion(setting: Mapping[str, Any], results: Sequence[Figures | Refused])
     top, most, config = best(results), largest(results), setting["config"]
     of_peak = "" if top.mfu is None else f", {top.mfu:.1%} of the peak"
     lines = [f"Best: batch {top.batch} with {_rate(top.img_per_s)} img/s{of_peak}; at that rate the recipe's "
-             f"{config['duration']} on ImageNet take {top.hours:,.1f} hours, if the input keeps up."]
+             f"{config['duration']} on ImageNet take {top.hours:,.1f} hours, if the input keeps up"
+             f"{' and all images have the first size' if config['augment']['ramp'] else ''}."]
     if too_large := [each.batch for each in results if isinstance(each, Refused) and each.too_large]:
         lines.append(f"The largest that fits is {most}; {too_large[0]} does not.")
     elif len(results) > 1:

@@ -4,7 +4,8 @@ import contextlib
 import functools
 import os
 import signal
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -74,7 +75,7 @@ def fit(run: Run, state: TrainState, first: int, progress: Progress,
     Returns:
         What the last state says of every judged part, and how far the run has come.
     """
-    compiled = parallel.compile_step(functools.partial(train_step, run.options), run.layout)
+    compiled = compile_ahead(run, state, first, reporter)
     evaluator = evaluating.make_evaluator(
         run.options.model, run.layout, batch=run.config.evaluation.batch, view=run.config.view,
         workers=loader.Workers(**run.config.loader))
@@ -131,6 +132,21 @@ def fit(run: Run, state: TrainState, first: int, progress: Progress,
     return judged, progress
 
 
+def compile_ahead(run: Run, state: TrainState, first: int, reporter: reporting.Reporter) -> Callable[..., Any]:
+    """The compiled step; if images change their size from step `first` on, it has its program for each size already."""
+    step = parallel.compile_step(functools.partial(train_step, run.options), run.layout)
+    ahead = dict.fromkeys(size for _, size in loader.sizes(run.augment, first))
+    examples = run.config.global_batch // jax.process_count()
+    for size in ahead if len(ahead) > 1 else ():
+        batch = parallel.put_batch({"image": np.zeros((examples, size, size, 3), np.uint8),
+                                    "label": np.zeros(examples, np.int32)}, run.layout, run.micro_batches)
+        begun = time.monotonic()
+        with reporter.timed("compile"):
+            step.lower(state, batch).compile()  # which the calls of `step` use, too
+        reporter.say(f"The step for images of {size} px was compiled in {time.monotonic() - begun:.1f} s.")
+    return step
+
+
 def _terminated(run: Run, saver: Saver, step: int, reporter: reporting.Reporter) -> SystemExit:
     """How a run ends that was asked to, once all is on disk."""
     saver.finish()
@@ -143,7 +159,7 @@ def device_batches(run: Run, first: int) -> Iterator[PyTree]:
     config = run.config
     served = functools.partial(service.train_batches, config.dataset.service)
     batches = (served if config.dataset.service else loader.train_batches)(
-        run.train_part, seed=config.seed, start_step=first, global_batch=config.global_batch, augment=config.augment,
+        run.train_part, seed=config.seed, start_step=first, global_batch=config.global_batch, augment=run.augment,
         host_slice=loader.Host(jax.process_index(), jax.process_count()), workers=loader.Workers(**config.loader))
 
     def put(batch: loader.Batch) -> PyTree:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from typing import Any
 
 from imagenet_jax import config as config_lib
@@ -32,14 +33,38 @@ def step_options(config: config_lib.Config, num_classes: int, learning_rate: sch
 
 def plan(config: config_lib.Config, examples: int) -> tuple[int, schedule.Schedule]:
     """Steps of the whole run over `examples`, and its learning rate."""
+    total, steps = _durations(config, examples)
+    return total, schedule.make(steps, total, epoch=examples / config.global_batch, **_peaks(config))
+
+
+def augment(config: config_lib.Config, examples: int) -> dict[str, Any]:
+    """The section `augment` as the input takes it: the boundaries of its ramp are steps.
+
+    Progressive resizing: from each boundary on images are of another size, as in configs/resnet_ffcv.py. What is judged
+    should be larger than the last of them (Touvron et al. 2019, https://arxiv.org/abs/1906.06423).
+
+    Raises:
+        UserError: boundaries that do not rise from after the first step to before the end.
+    """
+    total, steps = _durations(config, examples)
+    ramp = tuple((steps(boundary), px) for boundary, px in config.augment.ramp)
+    marks = [step for step, _ in ramp]
+    if sorted({0, *marks, total}) != [0, *marks, total]:
+        raise UserError(f"augment.ramp={config.augment.ramp!r} has its boundaries at steps {marks}, but they must rise "
+                        f"from after step 0 to before the end of the run, step {total}. Shorten them like the "
+                        "duration, or write them as percentages")
+    return {**config.augment, "ramp": ramp}
+
+
+def _durations(config: config_lib.Config, examples: int) -> tuple[int, Callable[[str], int]]:
+    """Steps of the whole run over `examples`, and what turns a duration inside it into steps."""
     total = config_lib.steps(config.duration, examples, config.global_batch, stretch=config.stretch)
     if total < 1:
         raise UserError(f"duration={config.duration!r} is less than one step of {config.global_batch} examples")
     if total >= 2**31:
         raise UserError(f"duration={config.duration!r} is {total:,} steps, more than are counted (2^31)")
-    steps = functools.partial(config_lib.steps, examples=examples, global_batch=config.global_batch, total=total,
-                              stretch=config.stretch)
-    return total, schedule.make(steps, total, epoch=examples / config.global_batch, **_peaks(config))
+    return total, functools.partial(config_lib.steps, examples=examples, global_batch=config.global_batch, total=total,
+                                    stretch=config.stretch)
 
 
 def scaling(config: config_lib.Config) -> str:

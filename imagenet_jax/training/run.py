@@ -1,5 +1,6 @@
 """What a run is made of: data, model, optimizer, layout, step; nothing is compiled and nothing written."""
 
+import functools
 import os
 import zlib
 from typing import Any, NamedTuple
@@ -14,8 +15,8 @@ from imagenet_jax.dataset import cache
 from imagenet_jax.errors import UserError
 from imagenet_jax.input import loader, order
 from imagenet_jax.training import optimizer, parallel, schedule
-from imagenet_jax.training.recipe import plan, scaling, step_options
-from imagenet_jax.training.state import TrainState
+from imagenet_jax.training.recipe import augment, plan, scaling, step_options
+from imagenet_jax.training.state import TrainState, init_variables
 from imagenet_jax.training.step import StepOptions
 from imagenet_jax.transfer import freeze
 
@@ -47,6 +48,7 @@ class Run(NamedTuple):
     cadence: Cadence
     learning_rate: schedule.Schedule
     options: StepOptions
+    augment: dict[str, Any]  # the section, its ramp in steps
     notes: tuple[str, ...] = ()  # for the report
 
 
@@ -63,9 +65,26 @@ def build(config: config_lib.Config, workdir: str) -> Run:
     layout = parallel.make_layout(config.parallel)
     micro = parallel.micro_batches(layout, config.global_batch, config.max_per_device_batch,
                                    getattr(options.model, "bn_group", None))
+    section = sized(config, options, len(train_part.pool))
     notes = (*notes, *filter(None, [scaling(config)]))
     return Run(config, workdir, dataset, train_part, judged, layout, micro, total,
-               cadence(config, len(train_part.pool), total), learning_rate, options, notes)
+               cadence(config, len(train_part.pool), total), learning_rate, options, section, notes)
+
+
+def sized(config: config_lib.Config, options: StepOptions, examples: int) -> dict[str, Any]:
+    """The section `augment` with its ramp in steps, of sizes that the model takes with the same weights.
+
+    Raises:
+        UserError: it does not; or as recipe.augment.
+    """
+    section = augment(config, examples)
+    shapes = [jax.eval_shape(functools.partial(init_variables, options.model, size, config.seed))
+              for _, size in loader.sizes(section, 0)] if section["ramp"] else []
+    for (_, size), found in zip(section["ramp"], shapes[1:], strict=True):
+        if found != shapes[0]:
+            raise UserError(f"augment.ramp={config.augment.ramp!r}: {config.model.name} has other weights for {size} "
+                            f"px than for {config.augment.size}. Train it at one size, or choose another model.name")
+    return section
 
 
 def open_parts(config: config_lib.Config, dataset: dataset_lib.Dataset
@@ -129,6 +148,7 @@ def describe(run: Run, state: TrainState) -> str:
     count = sum(x.size for x in jax.tree.leaves(state.params))
     share = config.global_batch // len(devices)
     splits = ", ".join(f"{split} {len(part.pool):,}" for split, part in run.judged.items()) or "nothing to judge by"
+    ramp = "".join(f", {size} from step {first:,} on" for first, size in run.augment["ramp"])
     accumulated = f" in {run.micro_batches} micro-batches" if run.micro_batches > 1 else ""
     trainable, frozen = freeze.split(state.params, run.options.freeze)
     held = f", {len(frozen)} of {len(trainable) + len(frozen)} arrays frozen" if frozen else ""
@@ -138,4 +158,5 @@ def describe(run: Run, state: TrainState) -> str:
             f"{run.dataset.name}: {len(run.train_part.pool):,} training examples of {len(run.dataset.classes)} "
             f"classes, {splits}\n"
             f"{run.total_steps:,} steps of {config.global_batch}: {len(devices)} x {devices[0].device_kind} under "
-            f"{config.parallel}, {share} examples each{accumulated}")
+            f"{config.parallel}, {share} examples each{accumulated}"
+            + (f"\nimages of {config.augment.size} px{ramp}" if ramp else ""))

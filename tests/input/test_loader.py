@@ -83,6 +83,16 @@ def test_a_restart_gives_the_same_bytes(part, five, start) -> None:
         assert_same(a, b)
 
 
+@pytest.mark.parametrize("start", [0, 1, 2, 3, 4])
+def test_where_the_size_changes_batches_are_those_of_that_size(part, start) -> None:
+    section = augment(ramp=((2, 12), (3, 10)), policy="trivialaugment", repeats=2)
+    asked = {"seed": 3, "global_batch": 8, "start_step": start}
+    for step, batch in zip(range(start, 5), loader.train_batches(part, augment=section, **asked), strict=False):
+        plain = loader.train_batches(part, augment=section | {"ramp": (), "size": (8, 8, 12, 10, 10)[step]},
+                                     **asked | {"start_step": step})
+        assert_same(batch, next(plain))
+
+
 def test_threads_change_nothing(part, five) -> None:
     for a, b in zip(five, train(part, 5, workers=loader.Workers(threads=3)), strict=True):
         assert_same(a, b)

@@ -22,7 +22,7 @@ from imagenet_jax.prepare import writer
 from imagenet_jax.prepare.writer import Example, Source
 
 N = 23
-AUGMENT = augment(repeats=2, policy="trivialaugment", jitter=(0.4, 0.4, 0.4, 0.1))
+AUGMENT = augment(repeats=2, policy="trivialaugment", jitter=(0.4, 0.4, 0.4, 0.1), ramp=((20, 12), (40, 10)))
 
 
 def part(directory: Path, images: list[bytes]) -> loader.Part:

@@ -100,8 +100,7 @@ def train():
     from imagenet_jax.training import evaluating, loop, reporting
 
     models.REGISTRY["small"] = models.Spec(SmallNet)
-    config = config_lib.base()
-    config.update(json.loads((HERE / "config.json").read_text()))
+    config = config_lib.restored(json.loads((HERE / "config.json").read_text()))
     loop.train(config, str(HERE / "two"))
     evaluating.evaluate_checkpoint(str(HERE / "two"), out=str(HERE / "evaluated"), batch=5, probabilities=True,
                                    bn_examples=20, view={"crops": 10, "scales": (32, 36)})

@@ -66,6 +66,7 @@ def config():
     config.duration, config.log_every = "6 steps", "2 steps"
     config.global_batch, config.model.bn_group, config.evaluation.batch = 16, 8, 24
     config.augment.size = config.view.size = config.view.resize = 32
+    config.augment.ramp = (("4 steps", 40),)
     config.model.name = "small"
     config.evaluation.every, config.checkpoint.every = "3 steps", "2 steps"
     config.dataset.holdout = 0.25

@@ -23,10 +23,7 @@ RECIPE = """
 import json
 from imagenet_jax import config as config_lib
 def get_config():
-    config = config_lib.base()
-    with config.unlocked():
-        config.update(json.loads({values!r}))
-    return config
+    return config_lib.restored(json.loads({values!r}))
 """
 
 

@@ -104,6 +104,10 @@ def test_a_batch_that_cannot_be_run_is_told_and_the_next_is_tried(config, monkey
     said = benchmark_words.conclusion(benchmark.setting(config), results)
     assert "Best: batch 16" in said and "largest that fits is 16; 32 does not" in said
     assert "does not fit" in benchmark_words.row(results[2])
+    assert "small, 32 px, float32" in benchmark_words.heading(benchmark.setting(config))
+    config.augment.ramp = (("80%", 48),)
+    assert "small, 32 px, the first size of augment.ramp" in benchmark_words.heading(benchmark.setting(config))
+    assert "and all images have the first size" in benchmark_words.conclusion(benchmark.setting(config), results)
 
 
 def test_what_training_must_be_told_to_hold_as_much_on_a_device_is_said(config):

@@ -109,7 +109,7 @@ def _stages(part: loader.Part, augment: Mapping[str, Any], batch: int, workers: 
 
     def undecoded(part: loader.Part) -> Iterator[loader.Batch]:
         plan = loader.train_plan(part.pool, seed=0, global_batch=batch, augment=plain, host_slice=loader.ONE_HOST)
-        transform = loader.train_transform(plain)._replace(view=_blank, options={"size": 1}, write=None)
+        transform = loader.train_transform(plain)._replace(view=_blank, write=_leave)
         return chunks.batches(part.records, itertools.count(), plan, transform, batch, workers)
 
     def made(batches: Iterator[loader.Batch]) -> Iterator[int]:
@@ -142,8 +142,12 @@ def _encoded(part: loader.Part, augment: Mapping[str, Any]) -> tf.data.Dataset:
     return tf.data.Dataset.from_tensor_slices((encoded, crops))
 
 
-def _blank(encoded: tf.Tensor, crop: tf.Tensor, *, size: int, **_: object) -> tf.Tensor:
-    return tf.zeros((size, size, 3), tf.uint8)
+def _blank(encoded: tf.Tensor, crop: tf.Tensor, **_: object) -> tf.Tensor:
+    return tf.zeros((1, 1, 3), tf.uint8)
+
+
+def _leave(window: np.ndarray, crop: np.ndarray, place: np.ndarray) -> None:
+    pass
 
 
 def _settle(patience: float = 2.0) -> None:

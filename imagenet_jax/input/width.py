@@ -54,7 +54,8 @@ def words(width: Width, wanted: float, names: Mapping[str, str]) -> str:
     for cores in CORES:
         bound = names.get(binding(width, cores), "Python's lock")
         lines.append(f"{cores:4} cores: {rate(width, cores):9,.0f} img/s, {bound!r} binds")
-    lines.append("That assumes cores like these, each as fast when all are busy, storage and memory that keep up.")
+    lines.append("That assumes cores like these, each as fast when all are busy, storage and memory that keep up, and "
+                 "that reading, which lets go of the lock, takes nothing of it.")
     if wanted:
         needed = _counted(math.ceil(wanted * width.total / 1e6))
         hosts = math.ceil(wanted / width.ceiling)

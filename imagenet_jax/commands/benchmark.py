@@ -14,11 +14,14 @@ BATCHES = flags.DEFINE_list("batches", [], "step: global batches to try, such as
                             "whole; by default the recipe's.")
 SECONDS = flags.DEFINE_float("seconds", None, "How long each stage (3 by default) or batch (10) is measured.",
                              lower_bound=0.1)
+WANT = flags.DEFINE_float("want", 0.0, "input: images a second that are wanted; it says how many cores make them.",
+                          lower_bound=0.0)
 OUT = flags.DEFINE_string("out", "", "Where to write the figures as JSON; by default only the table is printed.")
 
 _WORDS = {"read": "read records, one thread", "whole": "(decode whole images)", "decode": "decode the crop: limit",
           "resize": "+ resize, flip, batch", "augment": "+ operations of the recipe",
-          "undecoded": "(all but decode, resize)", "batch": "+ read", "device": "+ to device"}
+          "undecoded": "(all but decode, resize)", "python": "(the same, from memory)",
+          "batch": "+ read", "device": "+ to device"}
 
 
 def main(argv: list[str]) -> None:
@@ -42,7 +45,7 @@ def measure_input() -> None:
     from imagenet_jax import config as config_lib
     from imagenet_jax import dataset, models
     from imagenet_jax.dataset import cache
-    from imagenet_jax.input import benchmark, chunks, loader
+    from imagenet_jax.input import benchmark, chunks, loader, width
 
     config = models.fill_view(CONFIG.value or config_lib.base())
     config_lib.check(config)
@@ -57,18 +60,21 @@ def measure_input() -> None:
     print(table(stages, cores))
     worst = benchmark.binding(stages)
     print(f"{_WORDS[worst.name]!r} binds: {worst.own:.0f} us an image, of {1e6 / stages[-1].rate:.0f} in all.")
+    wide = benchmark.extrapolate(stages)
+    print(width.words(wide, WANT.value, _WORDS))
     _write({"dataset": opened.name, "examples": len(records), "cores": cores, "batch": config.global_batch,
             "device": jax.devices()[0].device_kind, "augment": config.augment.to_dict(),
-            "binds": worst.name, "stages": [stage._asdict() for stage in stages]})
+            "binds": worst.name, "stages": [stage._asdict() for stage in stages]} | width.figures(wide, WANT.value))
 
 
 def table(stages: list, cores: int) -> str:
-    """One line a stage: images a second, for each core, share of the limit, microseconds of its own."""
+    """One line a stage: images a second, for each core, share of the limit, own microseconds, the processor's."""
     limit = next(stage.rate for stage in stages if stage.name == "decode")
-    lines = [f"{'stage':30}{'img/s':>10}{'per core':>10}{'of limit':>10}{'own us/img':>12}   ({cores} cores)"]
-    for name, rate, own in stages:
+    lines = [f"{'stage':30}{'img/s':>10}{'per core':>10}{'of limit':>10}{'own us/img':>12}{'cpu us/img':>12}"
+             f"   ({cores} cores)"]
+    for name, rate, own, processor in stages:
         lines.append(f"{_WORDS[name]:30}{rate:10,.0f}{rate / (1 if name == 'read' else cores):10,.0f}"
-                     f"{rate / limit:10.0%}{own:12,.1f}")
+                     f"{rate / limit:10.0%}{own:12,.1f}{processor:12,.1f}")
     return "\n".join(lines)
 
 

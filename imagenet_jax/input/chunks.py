@@ -1,6 +1,6 @@
 """Batches made by all cores: a batch is cut into chunks, many are read and decoded at a time, and all keep their order.
 
-What Python does for one image while it holds its lock bounds every host, however many cores it has. A chunk is
+What Python does for one image while it holds its lock bounds every process, however many cores it has. A chunk is
 therefore one call of a graph, which decodes its images, and one copy into the place it has in its batch.
 """
 
@@ -23,8 +23,10 @@ from imagenet_jax.input.policies import Augmentation
 tf = pixels.tf
 Batch = dict[str, np.ndarray]
 Executor, Future = concurrent.futures.ThreadPoolExecutor, concurrent.futures.Future
-CHUNK = 16  # examples; to call a graph costs 0.2 ms, as much as an image or two
-READS = 16  # chunks read at a time at least: a disk or a bucket is waited for, not the processor
+CHUNKS = (16, 64)  # examples, least and most; what Python does for a chunk takes it 0.3 ms, whatever the number
+CHUNK_BYTES = 8_000_000  # of pixels at most, where the bounds allow it
+READS = 16  # chunks read at a time at least: a disk or a bucket is waited for, not the processor; of a store that
+            # takes 1 ms a record they get up to 16,000 records a second
 AHEAD = 2  # batches in the making at least, while one is used
 
 
@@ -97,7 +99,7 @@ def batches(records: dataset.Records, steps: Iterable[int], plan: Callable[[int]
         UserError: a shard is damaged; an image cannot be decoded. All batches before it have been yielded.
     """
     threads = workers.threads or cores()
-    ahead = max(AHEAD, -(-CHUNK * max(READS, 2 * threads) // batch))
+    ahead = max(AHEAD, -(-chunk_size(transform.shape) * max(READS, 2 * threads) // batch))
     if workers.ram_gb:
         ahead = max(1, min(ahead, int(workers.ram_gb * 1e9) // (batch * math.prod(transform.shape))))
     crew, queue = hire(threads), collections.deque()
@@ -120,6 +122,11 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def chunk_size(shape: tuple[int, ...]) -> int:
+    """Examples of a chunk, a power of two; `shape` is that of an image."""
+    return min(CHUNKS[1], max(CHUNKS[0], 1 << (CHUNK_BYTES // math.prod(shape)).bit_length() >> 1))
+
+
 def hire(threads: int) -> Crew:
     """A crew of which so many decode."""
     return Crew(Executor(max(READS, threads), "read"), Executor(threads, "decode"))
@@ -131,9 +138,9 @@ def start(crew: Crew, records: dataset.Records, step: int, plan: Callable[[int],
     made = {"image": np.empty((batch, *transform.shape), np.uint8), "label": np.empty(batch, np.int32),
             "file_name": np.empty(batch, object), "index": np.empty(batch, np.int64),
             "mask": np.ones(batch, np.float32)}
-    planned, chunks = crew.readers.submit(plan, step), []
-    for first in range(0, batch, CHUNK):
-        part = slice(first, min(first + CHUNK, batch))
+    planned, chunks, size = crew.readers.submit(plan, step), [], chunk_size(transform.shape)
+    for first in range(0, batch, size):
+        part = slice(first, min(first + size, batch))
         graph = _graph(transform.view, tuple(sorted(transform.options.items())), transform.shape,
                        part.stop - first if transform.write else None)  # built here, and not by many threads at once
         reading = crew.readers.submit(_read, records, planned, part, transform.draw)
@@ -209,10 +216,12 @@ def _graph(view: Callable[..., tf.Tensor], options: tuple[tuple[str, Any], ...],
     For a `count` of examples: to a list of what the view makes, whatever its sizes.
     """
 
+    one = tf.function(functools.partial(view, **dict(options)))  # traced once, and not for each example
+
     def chunk(records: tf.Tensor, spans: tf.Tensor, crops: tf.Tensor) -> tf.Tensor | list[tf.Tensor]:
         encoded = tf.strings.substr(records, spans[:, 0], spans[:, 1] - spans[:, 0])
         if count:
-            return [view(*example, **dict(options)) for example in zip(*map(tf.unstack, (encoded, crops)), strict=True)]
+            return [one(*example) for example in zip(*map(tf.unstack, (encoded, crops)), strict=True)]
         return tf.map_fn(lambda example: view(*example, **dict(options)), (encoded, crops), parallel_iterations=1,
                          fn_output_signature=tf.TensorSpec(shape, tf.uint8))
 

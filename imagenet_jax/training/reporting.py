@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from imagenet_jax.hosts import watchdog
 
+LONG_WAIT, WARM_UP = 0.1, 30.0  # share of the time spent waiting for input that is told; seconds before it is judged
 _OUTSIDE_TRAINING = ("compile", "evaluation", "checkpoint")
 _DOING = {"compile": ("compiling", ""), "input": ("waiting for input",), "checkpoint": ("saving", ""),
           "evaluation": ("waiting for the input of an evaluation", "batch")}  # as the watchdog has it
@@ -96,6 +97,7 @@ class Reporter:
         self._seconds_between_lines = seconds_between_lines
         self._last_line = -math.inf
         self._windows = np.zeros(3)  # steps, seconds, seconds of them spent waiting for input
+        self._told_of_input = False
         self._open_window(start_step)
         self._since = self._window
         self._visible = jax.process_index() == 0
@@ -167,6 +169,10 @@ class Reporter:
         if self._bar.disable and due:
             self._last_line = now
             self.say(f"step {step}/{self._total_steps} ({step / self._total_steps:.0%}) {progress}")
+        warning = input_warning(*self._windows.tolist(), batch=self._global_batch / jax.process_count())
+        if warning and not self._told_of_input:
+            self._told_of_input = True
+            self.say(warning)
 
     def scores(self, step: int, split: str, values: Mapping[str, float]) -> None:
         """Writes the metrics of `split` under `SPLIT/` and says them."""
@@ -199,6 +205,20 @@ class Reporter:
         left = (time.monotonic() - begun) / max(step - first, 1) * (self._total_steps - step)
         eta = f"  ETA {_clock(left)}" if step > first else ""
         return _in_words(values) + eta
+
+
+def input_warning(steps: float, seconds: float, waited: float, *, batch: float) -> str:
+    """What is said of a run that spent `waited` of its seconds waiting for input; nothing where that is little.
+
+    Args:
+        batch: examples of a step that a host makes.
+    """
+    if seconds < WARM_UP or waited <= LONG_WAIT * seconds:
+        return ""
+    rate = steps * batch / max(seconds - waited, 1e-9)
+    return (f"warning: {waited / seconds:.0%} of the time goes by waiting for input; the devices of a host could take "
+            f"{rate:,.0f} img/s. `python -m imagenet_jax benchmark input --want={rate:.0f}` with this --config says "
+            "which stage binds, and how many cores that takes.")
 
 
 def _in_words(values: Mapping[str, float]) -> str:

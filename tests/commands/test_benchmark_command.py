@@ -36,12 +36,13 @@ def test_it_prints_a_table_and_writes_json(tmp_path: Path) -> None:
     red = (tmp_path / "red.jpg").read_bytes()
     examples = [Example(red, 0, name) for name in "12"]
     write_dataset(tmp_path / "reds", Source("reds", ("a",), ("red",), {"train": examples}))
-    ran = _benchmark("input", f"--dataset={tmp_path / 'reds'}", f"--config={DEMO}", "--seconds=0.1",
+    ran = _benchmark("input", f"--dataset={tmp_path / 'reds'}", f"--config={DEMO}", "--seconds=0.1", "--want=20000",
                      f"--out={tmp_path / 'figures.json'}")
     assert ran.returncode == 0, ran.stderr
-    assert "per core" in ran.stdout and "binds" in ran.stdout
+    assert "per core" in ran.stdout and "binds" in ran.stdout and "20,000 img/s " in ran.stdout
     figures = json.loads((tmp_path / "figures.json").read_text())
     assert figures["binds"] in {stage["name"] for stage in figures["stages"]} and figures["examples"] == 2
+    assert figures["want"]["img_per_s"] == 20000 and [each["cores"] for each in figures["at"]] == [16, 64, 192]
 
 
 def test_it_asks_what_to_measure() -> None:

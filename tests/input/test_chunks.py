@@ -62,7 +62,7 @@ def one_by_one(records, resized) -> dict[int, np.ndarray]:
 @pytest.mark.parametrize(("threads", "size"), [(1, 1), (1, 16), (2, 3), (3, 8), (5, 7), (8, 2)])
 @pytest.mark.parametrize("host", [Host(0, 1), Host(1, 2)])
 def test_threads_and_chunks_change_no_bit(records, one_by_one, resized, monkeypatch, threads, size, host) -> None:
-    monkeypatch.setattr(chunks, "CHUNK", size)
+    monkeypatch.setattr(chunks, "CHUNKS", (size, size))
     batches = loader.train_batches(Part(records, np.arange(N)), seed=5, start_step=1, global_batch=10, host_slice=host,
                                    augment=augment(**resized), workers=loader.Workers(threads=threads))
     for step, batch in zip((1, 2, 3), batches, strict=False):
@@ -77,7 +77,7 @@ def test_threads_and_chunks_change_no_bit(records, one_by_one, resized, monkeypa
 @pytest.mark.parametrize(("threads", "size"), [(1, 1), (2, 3), (5, 16)])
 @pytest.mark.parametrize("library", ["tf", "pil"])
 def test_nor_do_they_in_evaluation(records, monkeypatch, threads, size, library) -> None:
-    monkeypatch.setattr(chunks, "CHUNK", size)
+    monkeypatch.setattr(chunks, "CHUNKS", (size, size))
     batches = loader.eval_batches(Part(records, np.arange(N)), batch=10, view=VIEW | {"resize": 9, "library": library},
                                   workers=loader.Workers(threads=threads))
     images = np.concatenate([batch["image"] for batch in batches])[:N]
@@ -118,6 +118,13 @@ def test_many_reads_are_in_flight_while_a_slow_store_is_waited_for(records, batc
                                    augment=augment(**RESIZED), workers=loader.Workers(threads=1))
     assert len(next(batches)["label"]) == batch
     batches.close()
+    assert chunks.READS * 1000 >= 10_000  # records a second, of a store that takes 1 ms for each
+
+
+@pytest.mark.parametrize(("shape", "size"), [((8, 8, 3), 64), ((64, 64, 3), 64), ((224, 224, 3), 32),
+                                             ((5, 224, 224, 3), 16), ((9999, 9999, 3), 16)])
+def test_small_images_come_in_large_chunks(shape, size) -> None:
+    assert chunks.chunk_size(shape) == size
 
 
 def test_memory_for_images_on_their_way_is_kept_to(records) -> None:

@@ -119,6 +119,23 @@ def test_a_log_file_gets_a_line_now_and_then_and_the_last(
     assert lines[-1].startswith("step 100/100 (100%)")
 
 
+@pytest.mark.parametrize(("step_s", "wait_s", "told"), [(0.75, 0.25, True), (0.95, 0.05, False)])
+def test_a_run_that_waits_for_input_says_so_once(clock: Clock, workdir: str, capsys: pytest.CaptureFixture,
+                                                 step_s: float, wait_s: float, told: bool) -> None:
+    with reporting.Reporter(workdir, total_steps=200, start_step=0, global_batch=30) as reporter:
+        for step in range(1, 201):
+            with reporter.timed("input"):
+                clock.now += wait_s
+            clock.now += step_s
+            reporter.train(step, {"loss": 1.0})
+            if step == reporting.WARM_UP - 1:
+                assert "warning" not in capsys.readouterr().out
+    warnings = [line for line in capsys.readouterr().out.splitlines() if line.startswith("warning")]
+    assert len(warnings) == told
+    if told:
+        assert "25%" in warnings[0] and "benchmark input --want=40`" in warnings[0]
+
+
 def test_report_of_a_run(workdir: str) -> None:
     with open(os.path.join(workdir, "config.json"), "w") as file:
         json.dump({"global_batch": 1234}, file)

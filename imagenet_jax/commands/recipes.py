@@ -44,6 +44,8 @@ def _check(found: list[Any]) -> None:
     from imagenet_jax.errors import UserError
 
     runtime.configure()
+    import jax
+
     from imagenet_jax.training import benchmark
 
     bad = 0
@@ -51,6 +53,7 @@ def _check(found: list[Any]) -> None:
         faults = recipes.faults(recipe, config_lib.base()) or benchmark.trial(recipe.config)
         print(f"{recipe.name:40} {'holds' if not faults else ''}".rstrip(), *faults, sep="\n    ", flush=True)
         bad += bool(faults)
+        jax.clear_caches()  # programs of networks that are not needed again take gigabytes
     if bad:
         raise UserError(f"{bad} of {len(found)} recipes do not hold")
 

@@ -16,6 +16,7 @@ from imagenet_jax.hosts import meeting, store, watchdog
 from imagenet_jax.hosts.agreement import agreement
 
 _GRACE = 3.0  # seconds that a host has to say itself why it ends, once another one has
+_ANSWERED = 1.0  # seconds for the answer to reach who departs; JAX aborts one that lost the first host, with a stack trace
 
 
 @contextlib.contextmanager
@@ -143,5 +144,5 @@ def _depart(code: int, message: str = "") -> NoReturn:
         for host in range(1, store.count()) if store.is_first() else ():
             client.blocking_key_value_get(f"departed/{host}", max(1, int((deadline - time.monotonic()) * 1000)))
         if store.is_first():
-            time.sleep(_GRACE / 6)  # JAX aborts whom the answer does not reach any more, with a stack trace
+            time.sleep(_ANSWERED)
     watchdog.end(code, message)

@@ -16,7 +16,7 @@ from imagenet_jax.hosts import meeting, store, watchdog
 from imagenet_jax.hosts.agreement import agreement
 
 _GRACE = 3.0  # seconds that a host has to say itself why it ends, once another one has
-_ANSWERED = 1.0  # seconds for the answer to reach who departs; JAX aborts one that lost the first host, with a stack trace
+_ANSWERED = 1.0  # seconds for the answer to reach who departs; JAX aborts those who find the first host gone
 
 
 @contextlib.contextmanager

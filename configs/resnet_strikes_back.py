@@ -9,7 +9,8 @@ times in a batch; what else differs is in CHOICES. A3 trains at 160 px. All are 
 
 Readings, from timm, with which they were trained: gradients clipped at a norm of 1 (its LAMB's default), epsilon
 1e-6, warm-up from 1e-4, final rate 1e-6, targets above 0.2 are 1, one draw of mixing for the 512 examples of a
-process. Differs from the source: the head starts as N(0, 0.01); crops are not antialiased; all examples come before
+process. Differs from the source: the cosine begins after the warm-up, timm's with step 0, so that A3's rate is 0.6%
+lower there when the warm-up ends; the head starts as N(0, 0.01); crops are not antialiased; all examples come before
 any comes again.
 """
 

@@ -40,6 +40,7 @@ def get_config(choice: str = "a3") -> ConfigDict:
     config = config_lib.base()
     config.duration = f"{chosen['epochs']} epochs"
     config.global_batch = 2048
+    config.max_per_device_batch = 512  # a device alone must hold all that share statistics
 
     config.augment.size = chosen["size"]
     config.augment.interpolation = "bicubic"

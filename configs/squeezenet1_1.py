@@ -1,7 +1,7 @@
 """SqueezeNet 1.1: Iandola et al. (https://arxiv.org/abs/1602.07360) by the solver that the authors published.
 
 SGD 0.9 with batch 512, rate 0.04 falling in a line to 0 over 170,000 iterations, which are 68 epochs, weight decay
-2e-4, dropout 0.5; squares of 227 px out of images resized to 256 x 256, mirrored (DeepScale/SqueezeNet,
+2e-4, dropout 0.5; squares of 227 px out of images resized to 256 x 256, mirrored (forresti/SqueezeNet,
 SqueezeNet_v1.1 and v1.0, solver.prototxt). Published top-1 57.5% of the centre crop, for 1.0, and the same for 1.1 by
 its README (not measured here).
 
@@ -18,7 +18,7 @@ from imagenet_jax.config.recipes import Claim
 
 
 def claim() -> Claim:
-    return Claim(57.5, "Iandola et al. 2016, table 2; README of DeepScale/SqueezeNet", "227 px from 256, centre crop")
+    return Claim(57.5, "Iandola et al. 2016, table 2; README of forresti/SqueezeNet", "227 px from 256, centre crop")
 
 
 def get_config() -> ConfigDict:

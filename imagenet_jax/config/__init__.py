@@ -63,7 +63,7 @@ def base() -> Config:
     config.augment.repeats = 1  # times that an example is in a batch, augmented anew; epochs count the copies
     config.augment.policy = ""  # 'autoaugment', 'randaugment', 'trivialaugment', ... see input.policies; '' for none
     config.augment.operations = 2  # an image, of 'randaugment' and 'randaugment_timm'
-    config.augment.magnitude = 9.0  # 'randaugment' 0..30, 'randaugment_timm' 0..10, 'augmix' 1..10
+    config.augment.magnitude = 9.0  # 'randaugment' 0..30, 'randaugment_timm' 0..10, 'augmix' 1..10 (3 there)
     config.augment.magnitude_std = 0.0  # of 'randaugment_timm'
     config.augment.jitter = (0.0, 0.0, 0.0, 0.0)  # how much brightness, contrast, saturation, hue vary
     config.augment.lighting = 0.0  # deviation of shifts along the principal components of colours; AlexNet has 0.1

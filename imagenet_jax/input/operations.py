@@ -124,8 +124,7 @@ def autocontrast(image: np.ndarray, _: float = 0) -> np.ndarray:
     tables = []
     for channel in range(3):
         low, high, *_ = cv2.minMaxLoc(cv2.extractChannel(image, channel))
-        scale = 255 / (high - low) if high > low else 1.0
-        tables.append(_LEVELS * scale - low * scale * (high > low))
+        tables.append((_LEVELS - low) * (255 / (high - low)) if high > low else _LEVELS)
     return cv2.LUT(image, _levels(np.stack(tables, axis=1))[None])
 
 

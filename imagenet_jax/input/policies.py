@@ -59,7 +59,8 @@ def make(size: int, *, policy: str, strength: Strength, jitter: Sequence[float],
     if any(jitter):
         stages.append(_stage(2 * len(_COLOURS), functools.partial(jittered, jitter)))
     if lighting:
-        stages.append(Augmentation(3, lambda image, uniform: operations.lighting(image, lighting * _normal(uniform))))
+        stages.append(Augmentation(3, lambda image, uniform: operations.lighting(
+            image, np.array([lighting * _normal(u) for u in uniform.tolist()]))))
 
     def apply(image: np.ndarray, uniform: np.ndarray) -> np.ndarray:
         for stage in stages:
@@ -80,9 +81,13 @@ def _done(steps: Steps, image: np.ndarray, sampling: Sampling) -> np.ndarray:
     return image
 
 
-def _normal(uniform: np.ndarray) -> np.ndarray:
-    """Standard normal numbers of uniform ones, which are multiples of 2^-24."""
-    return np.array([statistics.NormalDist().inv_cdf(u + 2**-25) for u in uniform.tolist()])
+def _normal(uniform: float) -> float:
+    """A standard normal number of a uniform one, which is a multiple of 2^-24."""
+    return statistics.NormalDist().inv_cdf(uniform + 2**-25)
+
+
+def _sign(uniform: float) -> int:
+    return 1 if uniform < 0.5 else -1
 
 
 def drawn(space: Space, prob: float, level: Callable[[float], float], uniform: np.ndarray) -> Steps:
@@ -91,7 +96,7 @@ def drawn(space: Space, prob: float, level: Callable[[float], float], uniform: n
     for which, whether, much, sign in uniform.reshape(-1, _PER_STEP).tolist():
         if whether < prob:
             name = names[int(which * len(names))]
-            steps.append((name, space[name](level(much), 1 if sign < 0.5 else -1)))
+            steps.append((name, space[name](level(much), _sign(sign))))
     return steps
 
 
@@ -106,8 +111,7 @@ def _randaugment_timm(size: int, strength: Strength, interpolation: str) -> Augm
     """timm's rand-m{magnitude}-n{operations}-mstd{deviation}-inc1 (timm/data/auto_augment.py): magnitudes 0..10."""
 
     def level(uniform: float) -> float:
-        noise = statistics.NormalDist().inv_cdf(uniform + 2**-25) if strength.deviation else 0.0
-        return min(max(strength.magnitude + strength.deviation * noise, 0.0), 10.0) / 10
+        return min(max(strength.magnitude + strength.deviation * _normal(uniform), 0.0), 10.0) / 10
 
     return _stage(strength.operations * _PER_STEP, functools.partial(drawn, _timm(size), 0.5, level),
                   Sampling(interpolation, _MEAN))
@@ -153,7 +157,7 @@ def _autoaugment_v0(size: int, strength: Strength, interpolation: str) -> Augmen
 def chosen(policy: learned.Learned, space: Space, uniform: np.ndarray) -> Steps:
     """One of the policy's pairs, and of it each operation with its probability. uniform: [5]."""
     pair = policy.pairs[int(uniform[0] * len(policy.pairs))]
-    return [(name, space[name](number / policy.largest, 1 if sign < 0.5 else -1))
+    return [(name, space[name](number / policy.largest, _sign(sign)))
             for (name, prob, number), (whether, sign) in zip(pair, uniform[1:].reshape(2, 2).tolist(), strict=True)
             if whether < prob]
 

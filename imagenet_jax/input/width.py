@@ -41,9 +41,14 @@ def binding(width: Width, cores: int) -> str:
     return max(width.stages, key=width.stages.__getitem__)
 
 
-def cores_for(width: Width, wanted: float) -> int | None:
-    """Cores that make so many images a second; None where the lock is in the way."""
-    return math.ceil(wanted * width.total / 1e6) if wanted <= width.ceiling else None
+def cores_for(width: Width, wanted: float) -> int:
+    """Cores that make so many images a second, on as many hosts as that takes."""
+    return math.ceil(wanted * width.total / 1e6)
+
+
+def hosts_for(width: Width, wanted: float) -> int:
+    """Hosts that make so many images a second, however many cores they have: each has a lock of its own."""
+    return math.ceil(wanted / width.ceiling) or 1
 
 
 def words(width: Width, wanted: float, names: Mapping[str, str]) -> str:
@@ -55,22 +60,18 @@ def words(width: Width, wanted: float, names: Mapping[str, str]) -> str:
         bound = names.get(binding(width, cores), "Python's lock")
         lines.append(f"{cores:4} cores: {rate(width, cores):9,.0f} img/s, {bound!r} binds")
     lines.append("That assumes cores like these, each as fast when all are busy, storage and memory that keep up, and "
-                 "that reading, which lets go of the lock, takes nothing of it.")
+                 "that reading and a recipe's operations, which let go of the lock, take nothing of it.")
     if wanted:
-        needed = _counted(math.ceil(wanted * width.total / 1e6))
-        hosts = math.ceil(wanted / width.ceiling)
+        cores, hosts = cores_for(width, wanted), hosts_for(width, wanted)
         more = f", on {hosts} hosts at least: each has its own lock (launch/data_service.sh)" if hosts > 1 else ""
-        lines.append(f"{wanted:,.0f} img/s need {needed}{more}.")
+        lines.append(f"{wanted:,.0f} img/s need {cores:,} core{'s' if cores > 1 else ''}{more}.")
     return "\n".join(lines)
 
 
 def figures(width: Width, wanted: float) -> dict[str, Any]:
-    """The same for JSON; `cores` as cores_for."""
+    """The same for JSON."""
     return {"processor_us": width.total, "lock_us": width.lock,
             "at": [{"cores": cores, "img_per_s": rate(width, cores), "binds": binding(width, cores)}
                    for cores in CORES],
-            "want": {"img_per_s": wanted, "cores": cores_for(width, wanted)} if wanted else None}
-
-
-def _counted(cores: int) -> str:
-    return "1 core" if cores == 1 else f"{cores:,} cores"
+            "want": {"img_per_s": wanted, "cores": cores_for(width, wanted), "hosts": hosts_for(width, wanted)}
+            if wanted else None}

@@ -101,7 +101,7 @@ def _check_data(run: Run, meta: dict[str, Any]) -> None:
 
 def _extension(run: Run, meta: dict[str, Any]) -> str:
     """What an extended run does from here, and what it would have done."""
-    step, before = meta["step"], config_lib.Config(meta["config"])
+    step, before = meta["step"], config_lib.restored(meta["config"])
     if step >= run.total_steps:
         raise UserError(f"--extend: {run.workdir} has done {step:,} steps already, and duration="
                         f"{run.config.duration!r} is {run.total_steps:,}")

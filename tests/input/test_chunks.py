@@ -120,7 +120,7 @@ def test_many_reads_are_in_flight_while_a_slow_store_is_waited_for(records, batc
     batches.close()
 
 
-@pytest.mark.parametrize(("shape", "size"), [((8, 8, 3), 64), ((64, 64, 3), 64), ((224, 224, 3), 16),
+@pytest.mark.parametrize(("shape", "size"), [((8, 8, 3), 64), ((64, 64, 3), 64), ((224, 224, 3), 32),
                                              ((5, 224, 224, 3), 16), ((9999, 9999, 3), 16)])
 def test_small_images_come_in_large_chunks(shape, size) -> None:
     assert chunks.chunk_size(shape) == size

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
+from imagenet_jax.config import rules
 from imagenet_jax.input import learned, operations, order, policies
 from imagenet_jax.input.policies import Strength
 
@@ -133,6 +134,10 @@ def test_lighting_draws_normal_numbers(monkeypatch) -> None:
     for uniform in order.draws(0, 0, N, augmentation.draws, purpose=1):
         augmentation.apply(np.zeros((1, 1, 3), np.uint8), uniform)
     assert scipy.stats.kstest(np.ravel(seen), "norm", (0, 0.1)).pvalue > 1e-3
+
+
+def test_the_config_knows_every_policy() -> None:
+    assert {"", *policies.POLICIES} == set(rules.RULES["augment.policy"].choices)
 
 
 def test_every_stage_has_numbers_of_its_own() -> None:

@@ -17,14 +17,15 @@ def test_cores_help_until_the_lock_binds(cores, rate, binds) -> None:
     assert width.rate(WIDE, cores) == rate and width.binding(WIDE, cores) == binds
 
 
-@pytest.mark.parametrize(("wanted", "cores"), [(1, 1), (1_000, 1), (1_001, 2), (20_000, 20), (20_001, None)])
-def test_cores_for_a_rate_are_whole_and_none_where_the_lock_is_in_the_way(wanted, cores) -> None:
-    assert width.cores_for(WIDE, wanted) == cores
+@pytest.mark.parametrize(("wanted", "cores", "hosts"), [(1, 1, 1), (1_000, 1, 1), (1_001, 2, 1), (20_000, 20, 1),
+                                                        (20_001, 21, 2), (50_000, 50, 3)])
+def test_cores_and_hosts_for_a_rate_are_whole(wanted, cores, hosts) -> None:
+    assert width.cores_for(WIDE, wanted) == cores and width.hosts_for(WIDE, wanted) == hosts
 
 
 def test_without_a_lock_there_is_no_ceiling() -> None:
     free = WIDE._replace(lock=0.0)
-    assert free.ceiling == math.inf and width.rate(free, 10_000) == 1e7
+    assert free.ceiling == math.inf and width.rate(free, 10_000) == 1e7 and width.hosts_for(free, 1e9) == 1
 
 
 def test_the_words_name_what_binds_and_what_is_assumed() -> None:
@@ -39,4 +40,5 @@ def test_the_words_name_what_binds_and_what_is_assumed() -> None:
                                               (30_000.0, "need 30 cores, on 2 hosts at least")])
 def test_the_words_say_what_a_rate_needs(wanted, said) -> None:
     assert said in width.words(WIDE, wanted, NAMES).splitlines()[-1]
-    assert width.figures(WIDE, wanted)["want"] == {"img_per_s": wanted, "cores": width.cores_for(WIDE, wanted)}
+    assert width.figures(WIDE, wanted)["want"] == {"img_per_s": wanted, "cores": width.cores_for(WIDE, wanted),
+                                                   "hosts": width.hosts_for(WIDE, wanted)}

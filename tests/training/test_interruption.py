@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import types
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from test_loop import assert_identical, state_at
 
 from imagenet_jax import checkpoint
 from imagenet_jax.errors import UserError
-from imagenet_jax.training import evaluating, loop, reporting
+from imagenet_jax.training import evaluating, loop, reporting, starting
 
 pytestmark = pytest.mark.usefixtures("without_pictures")
 CLOCKS = {"train/img_per_s", "train/input_wait"}
@@ -175,6 +176,14 @@ def test_an_extended_run_is_one_that_was_longer_from_the_start(small_config, tmp
     small_config.duration, small_config.seed = "20 steps", 1
     with pytest.raises(UserError, match="seed: 0 there, 1 now"):
         loop.train(small_config, str(tmp_path / "run"), extend=True)
+
+
+def test_a_run_older_than_some_keys_can_be_extended(small_config):
+    saved = json.loads(small_config.to_json())
+    del saved["stretch"], saved["augment"]["ramp"]
+    run = types.SimpleNamespace(config=small_config, total_steps=12, train_part=types.SimpleNamespace(pool=range(60)),
+                                learning_rate=lambda step: 0.1, workdir="run")
+    assert "from 6 steps (6 steps) to" in starting._extension(run, {"step": 6, "config": saved})
 
 
 def test_averages_are_judged_selected_and_taken_over(small_config, tmp_path):

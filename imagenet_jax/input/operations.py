@@ -124,7 +124,8 @@ def autocontrast(image: np.ndarray, _: float = 0) -> np.ndarray:
     tables = []
     for channel in range(3):
         low, high, *_ = cv2.minMaxLoc(cv2.extractChannel(image, channel))
-        tables.append((_LEVELS - low) * (255 / (high - low)) if high > low else _LEVELS)
+        scale, offset = (255 / (high - low), low) if high > low else (1.0, 0.0)
+        tables.append(_LEVELS * scale - offset * scale)  # in Pillow's order: decimals are cut off
     return cv2.LUT(image, _levels(np.stack(tables, axis=1))[None])
 
 

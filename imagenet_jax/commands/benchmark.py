@@ -12,6 +12,8 @@ CONFIG = config_flags.DEFINE_config_file("config", None, "A recipe; by default e
 DATASET = flags.DEFINE_string("dataset", "", "input: a prepared dataset; by default the recipe's, or IMAGENET_DIR.")
 BATCHES = flags.DEFINE_list("batches", [], "step: global batches to try, such as 64,128,256, each held by the devices "
                             "whole; by default the recipe's.")
+VS = flags.DEFINE_multi_string("vs", [], "step: KEY=VALUE, such as model.dtype=bfloat16: the recipe with that, too "
+                               "(with all of them, if given several times), by turns with the recipe as it is.")
 SECONDS = flags.DEFINE_float("seconds", None, "How long each stage (3 by default) or batch (10) is measured.",
                              lower_bound=0.1)
 WANT = flags.DEFINE_float("want", 0.0, "input: images a second that are wanted; it says how many cores make them.",
@@ -89,6 +91,8 @@ def measure_step() -> None:
     from imagenet_jax import models
     from imagenet_jax.training import benchmark, benchmark_words
 
+    if VS.value:
+        return measure_versus()
     config = models.fill_view(CONFIG.value or config_lib.base())
     config_lib.check(config)
     setting, results = benchmark.setting(config), []
@@ -102,6 +106,23 @@ def measure_step() -> None:
     if best is None:
         raise UserError("no batch could be measured")
     print(benchmark_words.conclusion(setting, results))
+
+
+def measure_versus() -> None:
+    """The train step of a recipe beside the same with other values, by turns."""
+    from imagenet_jax import config as config_lib
+    from imagenet_jax import models
+    from imagenet_jax.training import benchmark, versus
+
+    if BATCHES.value:
+        raise UserError("--batches and --vs are apart: write --config.global_batch=N, and --vs=global_batch=M perhaps")
+    config = CONFIG.value or config_lib.base()
+    sides = [models.fill_view(side) for side in (config, versus.overridden(config, VS.value))]
+    for side in sides:
+        config_lib.check(side)
+    found = versus.measure(*sides, seconds=SECONDS.value or 10)
+    print(versus.words(sides[0], VS.value, found))
+    _write(benchmark.setting(sides[0]) | {"vs": VS.value, "versus": found._asdict(), "seconds": SECONDS.value or 10})
 
 
 def measure_pod() -> None:

@@ -18,9 +18,9 @@ from imagenet_jax import config as config_lib
 from imagenet_jax import models
 from imagenet_jax.errors import UserError
 from imagenet_jax.models import counting
-from imagenet_jax.training import parallel, peaks, recipe
+from imagenet_jax.training import hlo, parallel, peaks, recipe
 from imagenet_jax.training.state import PyTree, TrainState, init_variables, make_state
-from imagenet_jax.training.step import train_step
+from imagenet_jax.training.step import StepOptions, train_step
 
 EXAMPLES, CLASSES = 1_281_167, 1000  # of ImageNet, for which the recipes are
 WINDOWS = 5  # that share the time of a batch
@@ -40,6 +40,8 @@ class Figures(NamedTuple):
         tflops: of a device, 1e12 operations a second by `FLOPS_PER_MAC`; None if parameters are frozen, for which there
             is less to do.
         mfu: `tflops` as a share of the published peak, None where one of them is not known.
+        bandwidth: what a device moves through its memory, by `hlo.traffic`, as a share of the published rate; None
+            where that is not known.
         compile_s: seconds from the Python function to the program.
         compiled: 'cold', 'cache' (read from JAX's compilation cache), or 'uncached' (nothing was kept there, either).
         memory_gib: most that a device held, None where nobody says.
@@ -57,6 +59,7 @@ class Figures(NamedTuple):
     ms_per_step: float
     tflops: float | None
     mfu: float | None
+    bandwidth: float | None
     compile_s: float
     compiled: str
     memory_gib: float | None
@@ -137,16 +140,32 @@ def trial(config: config_lib.Config) -> list[str]:
     return [] if finite else ["the loss of the second step, or the weights after it, is not finite"]
 
 
-def _measure(config: config_lib.Config, layout: parallel.Layout, seconds: float) -> Figures:
-    total, learning_rate = recipe.plan(config, EXAMPLES)
-    options = recipe.step_options(config, CLASSES, learning_rate)
+class Ready(NamedTuple):
+    """A step that can be run: step(state, batch) gives (state, metrics) and takes the state with it."""
+
+    options: StepOptions
+    micro_batches: int
+    step: Any
+    state: TrainState
+    batch: PyTree
+
+
+def ready(config: config_lib.Config, layout: parallel.Layout) -> Ready:
+    """The train step of a filled recipe, a fresh state and a drawn batch, on the devices."""
+    options = recipe.step_options(config, CLASSES, recipe.plan(config, EXAMPLES)[1])
     model, size = options.model, config.augment.size
-    group = getattr(model, "bn_group", None)
-    micro = parallel.micro_batches(layout, config.global_batch, config.max_per_device_batch, group)
-    state = parallel.put_state(make_state(*init_variables(model, size, config.seed), options.optimizer, options.freeze,
-                                          bool(config.ema_decay)), layout)
-    batch = parallel.put_batch(drawn(config.global_batch // jax.process_count(), size), layout, micro)
-    step = parallel.compile_step(functools.partial(train_step, options), layout)
+    micro = parallel.micro_batches(layout, config.global_batch, config.max_per_device_batch,
+                                   getattr(model, "bn_group", None))
+    state = make_state(*init_variables(model, size, config.seed), options.optimizer, options.freeze,
+                       bool(config.ema_decay))
+    batch = drawn(config.global_batch // jax.process_count(), size)
+    return Ready(options, micro, parallel.compile_step(functools.partial(train_step, options), layout),
+                 parallel.put_state(state, layout), parallel.put_batch(batch, layout, micro))
+
+
+def _measure(config: config_lib.Config, layout: parallel.Layout, seconds: float) -> Figures:
+    options, micro, step, state, batch = ready(config, layout)
+    model, size = options.model, config.augment.size
     with _cache_events() as events:
         start = time.perf_counter()
         program = step.lower(state, batch).compile()  # which the calls of `step` use, too
@@ -158,11 +177,13 @@ def _measure(config: config_lib.Config, layout: parallel.Layout, seconds: float)
     unlike = config.freeze or config.optimizer.sam_rho  # a step is not three forward passes
     tflops, mfu = utilisation(None if unlike else counting.params_and_macs(model, size)[1],
                               rate / len(layout.devices), peak_of(config, layout))
+    share = bandwidth(program, config.global_batch / rate, peaks.memory(layout.devices[0].device_kind))
     memory, memory_from = _memory(program, layout)
     return Figures(
-        config.global_batch, micro, group, rate, rate / len(layout.devices), min(rates), max(rates),
-        1e3 * config.global_batch / rate, tflops, mfu, compile_s, events[-1] if events else "uncached", memory,
-        memory_from, total * config.global_batch / rate / 3600)
+        config.global_batch, micro, getattr(model, "bn_group", None), rate, rate / len(layout.devices), min(rates),
+        max(rates), 1e3 * config.global_batch / rate, tflops, mfu, share, compile_s,
+        events[-1] if events else "uncached", memory, memory_from,
+        recipe.plan(config, EXAMPLES)[0] * config.global_batch / rate / 3600)
 
 
 def drawn(count: int, size: int) -> dict[str, np.ndarray]:
@@ -184,18 +205,26 @@ def utilisation(macs: int | None, img_per_s: float, peak: peaks.Peak | None) -> 
     return tflops, None if tflops is None or peak is None else tflops / peak.tflops
 
 
+def bandwidth(program: Any, seconds: float, memory: peaks.Memory | None) -> float | None:
+    """The share of its memory's rate that a device uses that runs a compiled program in so many seconds."""
+    if memory is None:
+        return None
+    moved = sum(each.bytes for each in hlo.traffic(*hlo.parse(program.as_text())))
+    return moved / seconds / 1e9 / memory.gb_per_s
+
+
 def _windows(step: Any, state: TrainState, batch: PyTree, seconds: float) -> list[float]:
     """Seconds that a step takes, in each of the windows; they share `seconds`, but have a step each at least."""
-    state, _ = _run(step, state, batch, 1)
-    state, each = _run(step, state, batch, 2)
+    state, _ = run(step, state, batch, 1)
+    state, each = run(step, state, batch, 2)
     taken = []
     for _ in range(WINDOWS):
-        state, each_now = _run(step, state, batch, max(1, round(seconds / WINDOWS / each)))
+        state, each_now = run(step, state, batch, max(1, round(seconds / WINDOWS / each)))
         taken.append(each_now)
     return taken
 
 
-def _run(step: Any, state: TrainState, batch: PyTree, count: int) -> tuple[TrainState, float]:
+def run(step: Any, state: TrainState, batch: PyTree, count: int) -> tuple[TrainState, float]:
     """The state after `count` steps, and the seconds each took; as many are in flight as in training."""
     start, pending = time.perf_counter(), []
     for _ in range(count):
@@ -238,12 +267,13 @@ def _memory(program: Any, layout: parallel.Layout) -> tuple[float | None, str]:
 def setting(config: config_lib.Config) -> dict[str, Any]:
     """What figures depend on besides the code, as JSON can hold it."""
     devices, peak = jax.devices(), peak_of(config)
+    memory = peaks.memory(devices[0].device_kind)
     model = models.make(num_classes=CLASSES, **config.model)
     params, macs = counting.params_and_macs(model, config.augment.size)
     return {"device": {"kind": devices[0].device_kind, "platform": devices[0].platform, "count": len(devices)},
             "versions": versions(), "xla_flags": os.environ.get("XLA_FLAGS", ""), "config": config.to_dict(),
             "bn_group": getattr(model, "bn_group", None), "params": params, "macs": macs,
-            "flops_per_mac": FLOPS_PER_MAC, "peak": peak and peak._asdict()}
+            "flops_per_mac": FLOPS_PER_MAC, "peak": peak and peak._asdict(), "memory": memory and memory._asdict()}
 
 
 def versions() -> dict[str, str]:

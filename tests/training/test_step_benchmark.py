@@ -65,6 +65,29 @@ def test_utilisation_is_three_passes_of_two_operations_over_the_peak():
     assert benchmark.utilisation(None, 3000, peak) == (None, None)
 
 
+def test_the_bandwidth_is_what_the_program_moves_over_the_published_rate(config):
+    step, state, batch = benchmark.ready(config, parallel.make_layout())[2:]
+    program = step.lower(state, batch).compile()
+    memory = peaks.memory("TPU v5e")
+    share = benchmark.bandwidth(program, 1e-3, memory)
+    assert share == 2 * benchmark.bandwidth(program, 2e-3, memory)
+    images = 8 * 32 * 32 * 3  # of each of 8 devices
+    assert share * 1e-3 * 819e9 > images
+    assert benchmark.bandwidth(program, 1e-3, None) is None
+
+
+def test_what_binds_more_is_said_where_both_are_known(config):
+    top = Figures(16, 1, 16, 5e3, 5e3, 4e3, 6e3, 1.0, 80.0, 0.14, 0.61, 1.0, "cold", 1.0, "device", 3.0)
+    setting = benchmark.setting(config)
+    said = benchmark_words.conclusion(setting, [top])
+    assert "the memory binds more, at 61% of its published rate, arithmetic at 14%." in said
+    assert "look for what waits" in benchmark_words.conclusion(setting, [top._replace(bandwidth=0.3)])
+    assert "binds" not in benchmark_words.conclusion(setting, [top._replace(bandwidth=None)])
+    assert "bandwidth is unknown" in benchmark_words.heading(setting)
+    setting["memory"] = peaks.memory(H100)._asdict()
+    assert "3,350 GB/s" in benchmark_words.heading(setting) and "61.0%" in benchmark_words.row(top)
+
+
 def test_float32_is_compared_with_what_jax_does_then():
     assert peaks.peak(H100, "float32")[:2] == (494.7, "TF32")
     assert peaks.peak(H100, "float32", "highest") is peaks.peak(H100, "float64") is None

@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import json
+import math
 import os
 import sys
 import zlib
@@ -22,7 +23,7 @@ from imagenet_jax.errors import UserError
 from imagenet_jax.evaluation import exact, report
 from imagenet_jax.evaluation import probabilities as probabilities_lib
 from imagenet_jax.hosts import watchdog
-from imagenet_jax.input import loader, order
+from imagenet_jax.input import loader, order, pixels
 from imagenet_jax.models import weights
 from imagenet_jax.training import parallel, recalibrating
 from imagenet_jax.training.step import make_apply
@@ -30,6 +31,7 @@ from imagenet_jax.transfer import load
 
 PyTree = Any
 _TO_DEVICE = ("image", "label", "index", "mask")
+_BATCH_BYTES = 10**9  # of pixels that a host has in a batch, at most: with 150 crops one example has 11 MB
 
 
 class StoppedError(Exception):
@@ -49,12 +51,14 @@ class Evaluator(NamedTuple):
 def make_evaluator(model: nn.Module, layout: parallel.Layout, *, batch: int, view: Mapping[str, Any],
                    workers: loader.Workers = loader.DEFAULT, probabilities: bool = False,
                    columns: np.ndarray | None = None) -> Evaluator:
-    """Prepares to evaluate `batch` examples at a time over all devices; nothing is compiled yet.
+    """Prepares to evaluate `batch` examples at a time over all devices, or what memory holds; nothing is compiled yet.
 
     columns: int32 [classes], the model's logit of each class of the dataset, if they differ.
     """
     step = functools.partial(exact.eval_step, make_apply(model), probabilities=probabilities, columns=columns,
-                             mirrored=view.get("crops") == 10)
+                             mirrored=view.get("crops") in pixels.MIRRORED)
+    crops = math.prod(pixels.crop_axes(view.get("crops", 1), view.get("scales", ())))
+    batch = min(batch, max(1, _BATCH_BYTES // (crops * view["size"] ** 2 * 3)) * jax.process_count())
     return Evaluator(parallel.compile_eval(step, layout), layout, batch, view, workers)
 
 

@@ -57,3 +57,15 @@ def configure() -> None:
         libc = ctypes.CDLL(None)
         libc.mallopt(_M_MMAP_MAX, 0)
         libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
+
+
+def compile_only() -> None:
+    """Leaves the devices of this machine alone, and keeps libtpu from asking who it is: programs are only compiled.
+
+    Before JAX is imported, which sets libtpu up. What the environment says already stays, but for the platform.
+    """
+    os.environ["JAX_PLATFORMS"] = "cpu"
+    os.environ["TPU_SKIP_MDS_QUERY"] = "1"  # of Google Cloud's metadata server
+    for name, value in (("TPU_WORKER_HOSTNAMES", "localhost"), ("TPU_ACCELERATOR_TYPE", "v5litepod-4"),
+                        ("TPU_MIN_LOG_LEVEL", "3"), ("TPU_STDERR_LOG_LEVEL", "3")):
+        os.environ.setdefault(name, value)

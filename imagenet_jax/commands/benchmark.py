@@ -1,4 +1,4 @@
-"""Measure this machine: `benchmark input` tells which stage of the input binds, `benchmark step` how fast it trains."""
+"""Measure this machine (`benchmark input`, `benchmark step`); find out what a TPU pod would need (`benchmark pod`)."""
 
 import json
 from typing import Any
@@ -16,6 +16,9 @@ SECONDS = flags.DEFINE_float("seconds", None, "How long each stage (3 by default
                              lower_bound=0.1)
 WANT = flags.DEFINE_float("want", 0.0, "input: images a second that are wanted; it says how many cores make them.",
                           lower_bound=0.0)
+TOPOLOGY = flags.DEFINE_string("topology", "", "pod: a TPU slice, GENERATION:CHIPS, such as v5e:4x4 or v5p:8x8x8.")
+BATCH_PER_DEVICE = flags.DEFINE_integer("batch_per_device", 0, "pod: examples that a device holds; by default its "
+                                        "share of the recipe's batch.", lower_bound=0)
 OUT = flags.DEFINE_string("out", "", "Where to write the figures as JSON; by default only the table is printed.")
 
 _WORDS = {"read": "read records, one thread", "whole": "(decode whole images)", "decode": "decode the crop: limit",
@@ -28,12 +31,14 @@ def main(argv: list[str]) -> None:
     """Runs the command; `argv` holds its name and the topic."""
     topic = TOPICS.get(" ".join(argv[1:]))
     if topic is None:
-        raise UserError(f"benchmark what? Write `python -m imagenet_jax benchmark {'` or `benchmark '.join(TOPICS)}`")
+        raise UserError(f"benchmark what? Write `python -m imagenet_jax benchmark {'`, `benchmark '.join(TOPICS)}`")
     if not all(batch.isdecimal() and int(batch) for batch in BATCHES.value):
         raise UserError(f"--batches={','.join(BATCHES.value)}: write whole numbers above 0, such as 64,128,256")
     from imagenet_jax import runtime
 
     runtime.configure()
+    if topic is measure_pod:
+        runtime.compile_only()
     topic()
 
 
@@ -99,10 +104,25 @@ def measure_step() -> None:
     print(benchmark_words.conclusion(setting, results))
 
 
+def measure_pod() -> None:
+    """The train step, compiled for a slice of a TPU pod; nothing here may need TensorFlow, or a TPU."""
+    from imagenet_jax import config as config_lib
+    from imagenet_jax import models
+    from imagenet_jax.training import pod, pod_words
+
+    if not TOPOLOGY.value:
+        raise UserError("benchmark pod: for which TPUs? Write --topology=v5e:4x4, a generation and its chips")
+    config = models.fill_view(CONFIG.value or config_lib.base())
+    config_lib.check(config)
+    compiled = pod.compile_for(config, pod.devices_of(TOPOLOGY.value), BATCH_PER_DEVICE.value or None)
+    print(pod_words.words(config, TOPOLOGY.value, compiled))
+    _write(pod_words.figures(config, TOPOLOGY.value, compiled))
+
+
 def _write(figures: dict[str, Any]) -> None:
     if OUT.value:
         with open(OUT.value, "w", encoding="utf-8") as file:
             json.dump(figures, file, indent=1)
 
 
-TOPICS = {"input": measure_input, "step": measure_step}
+TOPICS = {"input": measure_input, "step": measure_step, "pod": measure_pod}

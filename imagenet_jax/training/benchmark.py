@@ -240,12 +240,16 @@ def setting(config: config_lib.Config) -> dict[str, Any]:
     devices, peak = jax.devices(), peak_of(config)
     model = models.make(num_classes=CLASSES, **config.model)
     params, macs = counting.params_and_macs(model, config.augment.size)
-    packages = ("jax", "jaxlib", "flax", "optax", "numpy")
     return {"device": {"kind": devices[0].device_kind, "platform": devices[0].platform, "count": len(devices)},
-            "versions": {"python": platform.python_version()} | {name: metadata.version(name) for name in packages},
-            "xla_flags": os.environ.get("XLA_FLAGS", ""), "config": config.to_dict(),
+            "versions": versions(), "xla_flags": os.environ.get("XLA_FLAGS", ""), "config": config.to_dict(),
             "bn_group": getattr(model, "bn_group", None), "params": params, "macs": macs,
             "flops_per_mac": FLOPS_PER_MAC, "peak": peak and peak._asdict()}
+
+
+def versions() -> dict[str, str]:
+    """Of Python and of what compiles and computes a step."""
+    packages = ("jax", "jaxlib", "flax", "optax", "numpy")
+    return {"python": platform.python_version()} | {name: metadata.version(name) for name in packages}
 
 
 def best(results: Iterable[Figures | Refused]) -> Figures | None:

@@ -1,4 +1,4 @@
-"""`benchmark input` and `benchmark step` as they are typed."""
+"""`benchmark input`, `benchmark step` and `benchmark pod` as they are typed."""
 
 import json
 import os
@@ -49,7 +49,7 @@ def test_it_asks_what_to_measure() -> None:
     for words in ((), ("inptu",)):
         ran = _benchmark(*words)
         assert ran.returncode == 2 and "benchmark input" in ran.stderr and "Traceback" not in ran.stderr
-        assert "benchmark step" in ran.stderr
+        assert "benchmark step" in ran.stderr and "benchmark pod" in ran.stderr
 
 
 def test_the_step_is_measured_where_tensorflow_is_not_installed(tmp_path: Path) -> None:
@@ -70,3 +70,8 @@ def test_batches_are_numbers() -> None:
     for batches in ("8,many", "0", "-4"):
         ran = _benchmark("step", f"--config={DEMO}", f"--batches={batches}")
         assert ran.returncode == 2 and f"--batches={batches}" in ran.stderr and "Traceback" not in ran.stderr
+
+
+def test_a_pod_is_asked_for_by_its_topology() -> None:
+    ran = _benchmark("pod", f"--config={DEMO}")
+    assert ran.returncode == 2 and "--topology=" in ran.stderr and "Traceback" not in ran.stderr

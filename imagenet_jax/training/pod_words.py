@@ -1,0 +1,90 @@
+"""What `benchmark pod` found out, as people read it and as JSON."""
+
+from typing import Any
+
+from imagenet_jax import config as config_lib
+from imagenet_jax.training import benchmark, peaks
+from imagenet_jax.training.pod import Compiled, Plan, Program
+
+
+def words(config: config_lib.Config, topology: str, compiled: Compiled) -> str:
+    """The table, and what it comes to."""
+    lines = [_heading(config, topology, compiled), f"{'memory':14}{_memory(compiled.plan)}"]
+    program, batch = compiled.program, compiled.batch
+    if program is None:
+        return "\n".join([*lines, "There is no program whose time could be told: try a smaller --batch_per_device."])
+    collective = ", ".join(f"{size / 1e6:,.1f} MB {kind}" for kind, size in program.collective_bytes.items())
+    return "\n".join([
+        *lines,
+        f"{'HBM traffic':14}{program.hbm_bytes / batch / 1e6:,.0f} MB an image (with what stays on the chip, XLA's "
+        f"'bytes accessed', {program.accessed_bytes / batch / 1e6:,.0f})",
+        f"{'collectives':14}{collective or 'none'} a step, from each device",
+        f"{'least time':14}{_bound(config, compiled)}", "",
+        *_largest(program, batch), "",
+        _conclusion(config, compiled)])
+
+
+def _heading(config: config_lib.Config, topology: str, compiled: Compiled) -> str:
+    group = f", BatchNorm groups of {compiled.bn_group}" if compiled.bn_group else ""
+    return (f"{config.model.name}, {config.augment.size} px, {config.model.dtype}, for {topology}: "
+            f"{compiled.devices} x {compiled.device_kind} ({compiled.chips} chips), {compiled.batch} images on each "
+            f"device{group}; compiled in {compiled.compile_s:.0f} s")
+
+
+def _memory(plan: Plan) -> str:
+    if plan.arguments is None:
+        return f"does not fit: {plan.total:.2f} GiB are needed, and a device has {plan.room:.2f}"
+    parts = (f"arguments {plan.arguments:.2f}, results not in their place {plan.outputs:.2f}, temporaries "
+             f"{plan.temporaries:.2f}, program {plan.program:.2f}")
+    if plan.room is None:
+        return f"{plan.total:.2f} GiB a device: {parts}; how much there is, is not known"
+    verdict = "fits" if plan.fits else "does not fit"
+    return f"{plan.total:.2f} of {plan.room:.2f} GiB a device, {verdict}: {parts}"
+
+
+def _bound(config: config_lib.Config, compiled: Compiled) -> str:
+    kind, least = compiled.device_kind, compiled.program.bound
+    memory, peak = peaks.memory(kind), peaks.peak(kind, config.model.dtype)
+    links = peaks.links(kind)
+    rates = (memory and f"{memory.gb_per_s:,.0f} GB/s", peak and f"{peak.tflops:,.1f} TFLOP/s {peak.arithmetic}",
+             links and f"{links.gb_per_s:,.0f} GB/s from a chip")
+    told = [f"{name} unknown" if each is None else f"{name} {1e3 * each:,.2f} ms ({rate})"
+            for (name, each), rate in zip(least._asdict().items(), rates, strict=True)]
+    source = memory or peak
+    return ", ".join(told) + (f"; rates from {source.source}" if source else "")
+
+
+def _largest(program: Program, batch: int) -> list[str]:
+    lines = [f"{'MB an image':>11}{'share':>8}  what moves most"]
+    for each in program.largest:
+        lines.append(f"{each.bytes / batch / 1e6:11.1f}{each.bytes / program.hbm_bytes:8.1%}  "
+                     f"{each.layer or 'of no layer'} ({each.opcode})")
+    share = sum(each.bytes for each in program.largest) / program.hbm_bytes
+    return [*lines, f"{'':11}{share:8.1%}  these {len(program.largest)} together"]
+
+
+def _conclusion(config: config_lib.Config, compiled: Compiled) -> str:
+    if compiled.hours is None:
+        return f"What {compiled.device_kind!r} can do at most is not in the table: the time is unknown."
+    least = compiled.program.bound
+    rate = compiled.batch / least.seconds
+    return (f"{least.binds.capitalize()} binds: at most {rate:,.0f} img/s a device, "
+            f"{rate * compiled.devices:,.0f} in all. The recipe's {config.duration} on ImageNet, {compiled.steps:,} "
+            f"steps of {compiled.batch * compiled.devices:,}, take at least {compiled.hours:,.2f} hours, "
+            f"{compiled.hours * compiled.devices:,.1f} device-hours.\nThat is a bound: every byte moved once and at "
+            "the full rate, three forward passes of multiply-adds a step at the peak, what is reduced sent over all "
+            "links at once, and the three as if none ever waited; nothing for evaluation, checkpoints, input, start.")
+
+
+def figures(config: config_lib.Config, topology: str, compiled: Compiled) -> dict[str, Any]:
+    """The same for JSON."""
+    program, hours = compiled.program, compiled.hours
+    if program:
+        least = program.bound
+        program = program._asdict() | {
+            "largest": [each._asdict() for each in program.largest],
+            "bound": least._asdict() | {"seconds": least.seconds, "binds": least.binds}}
+    return {"topology": topology} | compiled._asdict() | {
+        "plan": compiled.plan._asdict() | {"fits": compiled.plan.fits}, "program": program, "hours": hours,
+        "device_hours": hours and hours * compiled.devices, "versions": benchmark.versions(),
+        "config": config.to_dict()}

@@ -2,14 +2,17 @@
 
 import atexit
 import contextlib
+import functools
 import signal
 import sys
 import threading
 import time
 from collections.abc import Iterator
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import jax
+from jax._src import xla_bridge
+from jax._src.lib import _jax
 
 from imagenet_jax.errors import UserError
 from imagenet_jax.hosts import meeting, store, watchdog
@@ -56,7 +59,7 @@ def joined(*, coordinator: str = "", processes: int | None = None, process: int 
 
 def _start(place: meeting.Place, seconds: float) -> None:
     """Joins through JAX, once all are known to be there."""
-    meeting.meet(place, seconds)
+    address = meeting.meet(place, seconds)
     # JAX ends the process with a stack trace where it does not come about; so it is ended before.
     message = f"error: all {place.processes} processes met at {place.coordinator}, but JAX did not join them in "
     timer = threading.Timer(seconds, watchdog.end, [2, f"{message}{seconds:.0f} s"])
@@ -72,7 +75,15 @@ def _start(place: meeting.Place, seconds: float) -> None:
         raise UserError(f"could not join at {place.coordinator}: {error}") from error
     finally:
         timer.cancel()
+    if jax.config.jax_cpu_collectives_implementation == "gloo":
+        xla_bridge.register_backend_factory("cpu", functools.partial(_make_cpu_client, address), fail_quietly=False)
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # so that the others are told
+
+
+def _make_cpu_client(address: str) -> Any:
+    """CPU devices that meet those of other hosts at `address`; JAX takes the host's name, often that of 127.0.0.1."""
+    collectives = _jax.make_gloo_tcp_collectives(store.distributed.global_state.client, hostname=address)
+    return xla_bridge.make_cpu_client(collectives)
 
 
 class _Watch:

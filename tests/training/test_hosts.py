@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent import futures
 
 import jax
 import numpy as np
@@ -224,6 +225,14 @@ def meet(*places, seconds=1.0):
     for thread in threads:
         thread.join()
     return [told[number] for number in range(len(places))]
+
+
+def test_hosts_learn_the_address_at_which_they_reach_each_other(monkeypatch):
+    monkeypatch.setenv("no_grpc_proxy", "")
+    place = meeting.Place(f"127.0.0.1:{free_port()}", 3, 0)
+    with futures.ThreadPoolExecutor() as pool:
+        addresses = list(pool.map(lambda process: meeting.meet(place._replace(process=process), 10.0), range(3)))
+    assert addresses == ["127.0.0.1"] * 3  # to which the first host listens by IPv6
 
 
 def test_who_does_not_come_is_named(monkeypatch):

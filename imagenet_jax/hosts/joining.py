@@ -2,17 +2,14 @@
 
 import atexit
 import contextlib
-import functools
 import signal
 import sys
 import threading
 import time
 from collections.abc import Iterator
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import jax
-from jax._src import xla_bridge
-from jax._src.lib import _jax
 
 from imagenet_jax.errors import UserError
 from imagenet_jax.hosts import meeting, store, watchdog
@@ -76,14 +73,21 @@ def _start(place: meeting.Place, seconds: float) -> None:
     finally:
         timer.cancel()
     if jax.config.jax_cpu_collectives_implementation == "gloo":
-        xla_bridge.register_backend_factory("cpu", functools.partial(_make_cpu_client, address), fail_quietly=False)
+        _exchange_at(address)
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # so that the others are told
 
 
-def _make_cpu_client(address: str) -> Any:
-    """CPU devices that meet those of other hosts at `address`; JAX takes the host's name, often that of 127.0.0.1."""
-    collectives = _jax.make_gloo_tcp_collectives(store.distributed.global_state.client, hostname=address)
-    return xla_bridge.make_cpu_client(collectives)
+def _exchange_at(address: str) -> None:
+    """Has CPU devices meet those of other hosts at `address`; JAX takes the host's name, often that of 127.0.0.1.
+
+    It has no public way to say so: a release that keeps these elsewhere takes the name.
+    """
+    with contextlib.suppress(ImportError, AttributeError):
+        from jax._src.lib import _jax
+        from jax._src.xla_bridge import make_cpu_client, register_backend_factory
+
+        register_backend_factory("cpu", lambda: make_cpu_client(_jax.make_gloo_tcp_collectives(
+            store.distributed.global_state.client, hostname=address)), fail_quietly=False)
 
 
 class _Watch:

@@ -17,7 +17,7 @@ from imagenet_jax.errors import UserError
 from imagenet_jax.evaluation import exact
 from imagenet_jax.hosts import watchdog
 from imagenet_jax.input import loader, processes, service
-from imagenet_jax.training import evaluating, judging, parallel, reporting, run_report, workdirs
+from imagenet_jax.training import evaluating, judging, parallel, reporting, run_report, schedule, workdirs
 from imagenet_jax.training.run import Run, build, describe, identity
 from imagenet_jax.training.saving import Progress, Saver, termination
 from imagenet_jax.training.starting import start
@@ -101,7 +101,7 @@ def fit(run: Run, state: TrainState, first: int, progress: Progress,
                 progress, pending = progress._replace(sums=added(run, progress.sums, pending, step)), []
             if log:
                 values = {name: total / count for name, (total, count) in progress.sums.items()}
-                reporter.train(step, values | {"lr": float(run.learning_rate(step - 1))})
+                reporter.train(step, values | {"lr": schedule.value(run.learning_rate, step - 1)})
                 progress = progress._replace(sums={})
             if judge and not stop:
                 try:

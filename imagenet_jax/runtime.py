@@ -21,6 +21,22 @@ def quiet() -> None:
     warnings.filterwarnings("ignore", module="PIL")  # they name no file; what is wrong with one, `prepare` says
 
 
+def follow_parent() -> None:
+    """For a process that another one has started: Ctrl-C and SIGTERM are for that one, and with it this one ends."""
+    import multiprocessing
+    import signal
+    import threading
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+
+    def follow() -> None:
+        multiprocessing.parent_process().join()
+        os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()
+
+
 def configure() -> None:
     """Is quiet, makes XLA:CPU fast, keeps freed pages, and keeps compiled programs between runs.
 

@@ -130,7 +130,7 @@ def test_a_mistake_is_one_message_and_exit_code_2(arguments, words):
     ("early_stopping", "5 epochs", "set dataset.holdout"),
     ("dataset.fold", 1, "0..0 with dataset.holdout=0.0"),
     ("view.resize", 10, "at least view.size"),
-    ("view.crops", 2, "one of 1, 5, 10"),
+    ("view.crops", 2, "one of 1, 5, 10, 50"),
     ("view.scales", (256, 200), "at least view.size = 224"),
     ("freeze", ("(",), "a regular expression"),
 ])

@@ -13,7 +13,8 @@ MODEL = flags.DEFINE_string("model", "", "The network that a file of weights is 
 LIBRARY = flags.DEFINE_enum("library", "", ["", "tf", "pil"], "What crops the images: 'pil' gives torchvision's pixels "
                             "bit for bit; by default the run's, 'pil' for a file.")
 CROPS = flags.DEFINE_integer("crops", None, "How many of an image its probabilities are averaged over: 1, the centre; "
-                             "5, the corners too; 10, these and their mirror images. By default the run's.")
+                             "5, the corners too; 10, these and their mirror images; 50, a grid of 25 and their mirror "
+                             "images. By default the run's.")
 SIZE = flags.DEFINE_integer("size", None, "Px, side of a crop; by default the run's.")
 RESIZE = flags.DEFINE_integer("resize", None, "Px, shorter side before the crop; by default in proportion to it.")
 SCALES = flags.DEFINE_list("scales", None, "Or several shorter sides, 256,288,320, that are averaged over as well.")

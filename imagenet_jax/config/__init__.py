@@ -70,7 +70,7 @@ def base() -> Config:
 
     config.view = Config()  # input.pixels.eval_example; None leaves it to the network, see `models` on the command line
     config.view.size = placeholder(int)  # px, side of a crop
-    config.view.crops = 1  # the centre; or 5, the corners too; or 10, these and their mirror images
+    config.view.crops = 1  # the centre; or 5, the corners too; or 10, with mirror images; or 50, a grid's
     config.view.resize = placeholder(int)  # px, shorter side before the crop; None keeps the network's share
     config.view.scales = ()  # px, several shorter sides in the place of view.resize; probabilities are averaged
     config.view.library = "tf"  # or 'pil': torchvision's pixels bit for bit, which most published accuracies rest on

@@ -138,7 +138,7 @@ RULES = {
     "augment.jitter": _each(_real(0, 1), _real(0, 1), _real(0, 1), _real(0, 0.5)),
     "augment.lighting": _real(0, 10),
     "view.size": _PIXELS,
-    "view.crops": _one_of(1, 5, 10),
+    "view.crops": _one_of(1, 5, 10, 50),
     "view.resize": _PIXELS,
     "view.scales": _many(_PIXELS),
     "view.library": _choice("tf", "pil"),

@@ -35,7 +35,7 @@ def open_dataset(directory: str | os.PathLike[str]) -> Dataset:
     """Opens the description of the dataset.
 
     Raises:
-        UserError: the directory is missing, is no prepared dataset, or is of a newer format.
+        UserError: the directory cannot be reached, is missing, is no prepared dataset, or is of a newer format.
     """
     index = _read_index(epath.Path(directory))
     return Dataset(
@@ -56,17 +56,25 @@ def open_split(dataset: Dataset, split: str) -> Records:
     """
     directory = epath.Path(dataset.directory)
     lengths = _read_index(directory)["splits"][split]["shard_lengths"]
-    paths = [directory / shard_name(dataset.name, split, i) for i in range(len(lengths))]
-    missing = [path.name for path in paths if not path.is_file()]
+    names = [shard_name(dataset.name, split, i) for i in range(len(lengths))]
+    there = {path.name for path in directory.iterdir()}  # one question, where each may take long: a bucket, NFS
+    missing = [name for name in names if name not in there]
     if missing:
-        raise UserError(f"{directory}: {len(missing)} of {len(paths)} shards of '{split}' are missing, the first is "
+        raise UserError(f"{directory}: {len(missing)} of {len(names)} shards of '{split}' are missing, the first is "
                         f"{missing[0]}. Copy the dataset again, whole, or prepare it anew.")
-    return Records([os.fspath(path) for path in paths], lengths)
+    return Records([os.fspath(directory / name) for name in names], lengths)
 
 
 def _read_index(directory: epath.Path) -> dict[str, Any]:
     path = directory / INDEX
-    if not path.is_file():
+    try:
+        is_there = path.is_file()
+    except Exception as error:  # of TensorFlow or fsspec, whichever etils asks for a bucket
+        reason = str(error).partition("\n")[0]
+        raise UserError(f"The dataset directory {directory} cannot be reached: {reason}. A bucket of Google's (gs://) "
+                        "asks for credentials, `gcloud auth application-default login`; any can be mounted as a folder "
+                        "or copied to a disk, and the folder given instead.") from error
+    if not is_there:
         what = "is not a prepared dataset" if directory.is_dir() else "does not exist"
         raise UserError(f"The dataset directory {directory} {what} (no {INDEX}). Write one with "
                         "`python -m imagenet_jax prepare --archives=DIR --out=DIR`.")

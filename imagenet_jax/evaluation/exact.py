@@ -77,22 +77,20 @@ def over_crops(judge: Callable[[jax.Array], jax.Array], image: jax.Array, mirror
     return jax.nn.logsumexp(each, axis=0) - np.log(len(each))
 
 
-def collect(run: Callable[[Batch], Mapping[str, np.ndarray]], batches: Iterable[Batch], expected: int) -> Predictions:
-    """Runs over `batches`, drops padding, joins the hosts, and proves that nothing is missing.
+def collect(judged: Iterable[Mapping[str, np.ndarray]], expected: int) -> Predictions:
+    """Drops padding, joins the hosts, and proves that nothing is missing.
 
     Every host calls this with its own share of the split and gets the predictions of all of it.
 
     Args:
-        run: a batch of this host to the outputs of `eval_step` for the same examples, on the host.
-        batches: this host's batches; at least one, if only of padding.
+        judged: outputs of `eval_step` for this host's batches, on the host; at least of one, if only of padding.
         expected: examples in the split, over all hosts.
 
     Raises:
         RuntimeError: the examples seen are not `expected` different ones.
     """
     seen: list[dict[str, np.ndarray]] = []
-    for batch in batches:
-        outputs = run(batch)
+    for outputs in judged:
         real = np.asarray(outputs["mask"]) > 0
         seen.append({name: np.asarray(outputs[name])[real] for name in Predictions._fields})
     if not seen:

@@ -56,7 +56,7 @@ def joined(*, coordinator: str = "", processes: int | None = None, process: int 
 
 def _start(place: meeting.Place, seconds: float) -> None:
     """Joins through JAX, once all are known to be there."""
-    meeting.meet(place, seconds)
+    address = meeting.meet(place, seconds)
     # JAX ends the process with a stack trace where it does not come about; so it is ended before.
     message = f"error: all {place.processes} processes met at {place.coordinator}, but JAX did not join them in "
     timer = threading.Timer(seconds, watchdog.end, [2, f"{message}{seconds:.0f} s"])
@@ -72,7 +72,22 @@ def _start(place: meeting.Place, seconds: float) -> None:
         raise UserError(f"could not join at {place.coordinator}: {error}") from error
     finally:
         timer.cancel()
+    if jax.config.jax_cpu_collectives_implementation == "gloo":
+        _exchange_at(address)
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # so that the others are told
+
+
+def _exchange_at(address: str) -> None:
+    """Has CPU devices meet those of other hosts at `address`; JAX takes the host's name, often that of 127.0.0.1.
+
+    It has no public way to say so: a release that keeps these elsewhere takes the name.
+    """
+    with contextlib.suppress(ImportError, AttributeError):
+        from jax._src.lib import _jax
+        from jax._src.xla_bridge import make_cpu_client, register_backend_factory
+
+        register_backend_factory("cpu", lambda: make_cpu_client(_jax.make_gloo_tcp_collectives(
+            store.distributed.global_state.client, hostname=address)), fail_quietly=False)
 
 
 class _Watch:

@@ -70,8 +70,8 @@ def place(coordinator: str = "", processes: int | None = None, process: int | No
     return found if found.processes > 1 else None
 
 
-def meet(place: Place, seconds: float) -> None:
-    """Returns on all processes once all are there.
+def meet(place: Place, seconds: float) -> str:
+    """The address of this host at which the others reach it; returned on all processes once all are there.
 
     Raises:
         UserError: nobody listens at the coordinator's address, or not us; the port is taken; or processes that did
@@ -81,7 +81,7 @@ def meet(place: Place, seconds: float) -> None:
     # gRPC would ask a proxy for the coordinator.
     others = os.environ.get(_NO_PROXY) or os.environ.get(_NO_PROXY.replace("grpc_", ""))
     os.environ[_NO_PROXY] = ",".join(filter(None, [others, host]))
-    (_receive if place.process == 0 else _visit)(place, time.monotonic() + seconds, seconds)
+    return (_receive if place.process == 0 else _visit)(place, time.monotonic() + seconds, seconds)
 
 
 def _number(name: str, value: int | None) -> int | None:
@@ -103,9 +103,10 @@ def _detected(given: dict[str, str | int | None], seconds: float) -> tuple[str, 
                         "--processes and --process instead.") from error
 
 
-def _receive(place: Place, deadline: float, seconds: float) -> None:
-    """Process 0: waits for all others, then sends them on."""
+def _receive(place: Place, deadline: float, seconds: float) -> str:
+    """Process 0: waits for all others, then sends them on. Returns the address that they came to."""
     came: dict[int, socket.socket] = {}
+    address = ""
     with contextlib.ExitStack() as stack:
         server = stack.enter_context(_listen(place))
         problem = ""
@@ -127,6 +128,7 @@ def _receive(place: Place, deadline: float, seconds: float) -> None:
             elif process in came and not _hung_up(came[process]):
                 problem = f"there are two processes with --process={process}: each of {processes} needs its own"
             came[-1 if problem else process] = visitor
+            address = _own_address(visitor)
         for visitor in came.values():
             with contextlib.suppress(OSError):
                 visitor.sendall(f"{_REFUSED + problem if problem else _GO}\n".encode())
@@ -134,6 +136,7 @@ def _receive(place: Place, deadline: float, seconds: float) -> None:
             _line(visitor, 2)
     if problem:
         raise UserError(problem)
+    return address
 
 
 def _listen(place: Place) -> socket.socket:
@@ -148,18 +151,18 @@ def _listen(place: Place) -> socket.socket:
                         "Give another port in --coordinator, to all of them.") from error
 
 
-def _visit(place: Place, deadline: float, seconds: float) -> None:
-    """The others: go to process 0 until it sends them on."""
-    reason = ""
+def _visit(place: Place, deadline: float, seconds: float) -> str:
+    """The others: go to process 0 until it sends them on. Returns the address that they came from."""
+    reason = address = ""
     while time.monotonic() < deadline:
         try:
             with socket.create_connection(place.address, timeout=max(0.01, deadline - time.monotonic())) as server:
                 server.sendall(f"{_HELLO} {place.process} {place.processes}\n".encode())
-                answer = _line(server, deadline + 5 - time.monotonic())
+                answer, address = _line(server, deadline + 5 - time.monotonic()), _own_address(server)
         except OSError as error:
             reason, answer = error.strerror or str(error), ""
         if answer == _GO:
-            return
+            return address
         if answer:
             raise UserError(answer.removeprefix(_REFUSED) if answer.startswith(_REFUSED) else
                             f"what answers at {place.coordinator} is not process 0 of this run, but some other "
@@ -168,6 +171,11 @@ def _visit(place: Place, deadline: float, seconds: float) -> None:
     raise UserError(f"nobody answered at {place.coordinator} within {seconds:.0f} s ({reason or 'it hung up'}). Is "
                     "process 0 running there, is the name right, and may this host reach that port (firewall)? "
                     "--start_timeout=SECONDS waits longer.")
+
+
+def _own_address(connection: socket.socket) -> str:
+    """This end's, without what IPv6 puts before one of IPv4."""
+    return connection.getsockname()[0].removeprefix("::ffff:")
 
 
 def _hung_up(connection: socket.socket) -> bool:

@@ -23,8 +23,8 @@ FLOOR, FACTOR = 600.0, 20.0  # a step may take so many seconds, or so many times
 _REMEDY = ("The stacks of all threads are above, each host's in its own log. The same command goes on from the last "
            "checkpoint.")
 _KNOWN = 3  # steps after which their median is known; until then there is patience
-_SUSPECTED = 1 / 12  # after so much of that the others are asked: a host that hangs is named before JAX, which aborts
-# with a stack trace after 100 seconds without a sign of life, or 80 of the first host
+_SUSPECTED = 1 / 30  # of FLOOR, after which the others are asked, and again: a host that hangs is named before JAX
+# aborts with a stack trace, after 54 seconds when its network is gone (measured), 100 without a sign of life
 _ANSWERED_WITHIN = 10.0  # seconds in which a host says what it does, if it can
 
 
@@ -102,16 +102,17 @@ def end(code: int, message: str = "") -> NoReturn:
 
 
 def _watch(over: threading.Event) -> None:
-    tick, stood, since, asked = FLOOR / 120, 0.0, 0.0, 0.0
+    tick, stood, asked, since = FLOOR / 120, 0.0, 0.0, 0.0
     while not over.wait(tick):
         now = _now
-        stood = stood + tick if now.since == since else 0.0  # in which this process itself was stopped, none is counted
-        since = now.since
-        limit = _limit(now.kind)
-        suspected = store.several() and now.kind and _SUSPECTED * limit < stood and asked != since
-        if suspected or stood > limit:
-            asked = since
-            _judge(f"nothing has gone on for {stood:.0f} s{_usual(now.kind)}", is_over=stood > limit)
+        if now.since != since:
+            stood, asked, since = 0.0, 0.0, now.since
+            continue
+        stood += tick  # in which this process itself was stopped is not counted
+        is_over = stood > _limit(now.kind)
+        if is_over or (store.several() and stood - asked > _SUSPECTED * FLOOR):
+            asked = stood
+            _judge(f"nothing has gone on for {stood:.0f} s{_usual(now.kind)}", is_over)
 
 
 def _limit(kind: str) -> float:

@@ -135,10 +135,8 @@ def hire(threads: int) -> Crew:
 def start(crew: Crew, records: dataset.Records, step: int, plan: Callable[[int], Plan], transform: Transform,
           batch: int) -> tuple[Batch, list[Future]]:
     """Sets a crew to work on the batch of a step: its arrays, and the chunks that are being written into them."""
-    made = {"image": np.empty((batch, *transform.shape), np.uint8), "label": np.empty(batch, np.int32),
-            "file_name": np.empty(batch, object), "index": np.empty(batch, np.int64),
-            "mask": np.ones(batch, np.float32)}
-    planned, chunks, size = crew.readers.submit(plan, step), [], chunk_size(transform.shape)
+    made, planned = empty(batch, transform.shape), crew.readers.submit(plan, step)
+    chunks, size = [], chunk_size(transform.shape)
     for first in range(0, batch, size):
         part = slice(first, min(first + size, batch))
         graph = _graph(transform.view, tuple(sorted(transform.options.items())), transform.shape,
@@ -147,6 +145,13 @@ def start(crew: Crew, records: dataset.Records, step: int, plan: Callable[[int],
         place = {key: array[part] for key, array in made.items()}
         chunks.append(crew.makers.submit(_make, reading, transform, graph, place))
     return made, chunks
+
+
+def empty(batch: int, shape: tuple[int, ...]) -> Batch:
+    """The arrays of a batch of images of a shape."""
+    return {"image": np.empty((batch, *shape), np.uint8), "label": np.empty(batch, np.int32),
+            "file_name": np.empty(batch, object), "index": np.empty(batch, np.int64),
+            "mask": np.ones(batch, np.float32)}
 
 
 def finish(started: tuple[Batch, list[Future]]) -> Batch:

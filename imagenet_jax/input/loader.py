@@ -1,10 +1,11 @@
 """What the batches of training and evaluation hold, whose they are, and when they go to the devices."""
 
 import collections
+import contextlib
 import functools
 import itertools
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -151,14 +152,24 @@ def _eval_example(encoded: tf.Tensor, crop: tf.Tensor, *, resize: int, **view: A
     return pixels.eval_example(encoded, resize_to=resize, **view)  # nothing is drawn
 
 
-def prefetch(batches: Iterable[Batch], put: Callable[[Batch], Any], depth: int) -> Iterator[Any]:
-    """Puts batches on the devices `depth` ahead of the one yielded: copies overlap with the step."""
-    source, queue = iter(batches), collections.deque()
-    for batch in itertools.islice(source, depth):
-        queue.append(put(batch))
-    while True:
-        for batch in itertools.islice(source, 1):
-            queue.append(put(batch))
-        if not queue:
-            return
-        yield queue.popleft()
+def prefetch(batches: Generator[Batch], put: Callable[[Batch], Any], depth: int) -> Iterator[Any]:
+    """Puts batches on the devices in a thread, `depth` ahead of the one yielded, and closes them in the end.
+
+    Copies overlap with the step, and of a source that stalls nothing is felt for as long as there are batches ahead.
+    """
+
+    def placed() -> Any:
+        batch = next(batches, None)
+        return batch if batch is None else put(batch)
+
+    thread, ahead = chunks.Executor(1, "put"), collections.deque()
+    with contextlib.closing(batches):
+        try:
+            while True:
+                ahead.extend(thread.submit(placed) for _ in range(1 + depth - len(ahead)))
+                batch = ahead.popleft().result()
+                if batch is None:
+                    return
+                yield batch
+        finally:
+            thread.shutdown(cancel_futures=True)

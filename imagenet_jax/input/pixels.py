@@ -24,6 +24,8 @@ cv2.setNumThreads(0)  # images run beside each other
 
 _RATIOS = (1, 2, 4, 8)  # that libjpeg can shrink by while it decodes
 _NO_FRAME = (0xC4, 0xC8, 0xCC)  # JPEG markers among those of frames that are none
+CROPS = {1: 1, 5: 5, 10: 5, 50: 25}  # of view.crops, those of different pixels
+MIRRORED = (10, 50)  # which take their mirror images, too
 LONGEST = 32  # times its shorter side, of which evaluation resizes the middle; no ordinary image is so long
 
 
@@ -84,7 +86,7 @@ def eval_example(encoded: tf.Tensor, *, size: int, resize_to: int, interpolation
 
     Args:
         library: 'tf', or 'pil' for the very pixels that torchvision's transforms give, which differ by a level or two.
-        crops: 1, or more for those of `places`, of which whoever sees them makes the mirror images.
+        crops: a key of `CROPS`; of MIRRORED ones, whoever sees them makes the mirror images.
         scales: px, shorter sides that are all cut from, in this order; () for resize_to alone.
 
     Returns:
@@ -112,17 +114,20 @@ def eval_example(encoded: tf.Tensor, *, size: int, resize_to: int, interpolation
 
 def crop_axes(crops: int, scales: Sequence[int]) -> tuple[int, ...]:
     """The axes of the crops of an image before [size, size, 3]: none for a single one; mirror images do not count."""
-    count = min(crops, 5) * max(len(scales), 1)
+    count = CROPS[crops] * max(len(scales), 1)
     return (count,) if count > 1 else ()
 
 
 def places(height: Any, width: Any, size: int, crops: int) -> list[tuple[Any, Any]]:
-    """(top, left) of the crops of an image, all px, numbers or tensors: its centre, or before it the four corners.
+    """(top, left) of the `CROPS[crops]` squares of an image, all px, numbers or tensors.
 
-    The order is that of torchvision's FiveCrop. Its TenCrop has the same of the mirrored image, which are mirror images
-    of these (Krizhevsky et al. 2012, section 4.1), but for the centre of an odd margin, which lies one px beside.
+    One is the centre. Five are the corners before it, in the order of torchvision's FiveCrop; its TenCrop has the same
+    of the mirrored image, which are mirror images of these (Krizhevsky et al. 2012, section 4.1), but for the centre of
+    an odd margin, which lies one px beside. 25 are a grid, row by row (Simonyan and Zisserman 2014, section 3.2).
     """
     bottom, right = height - size, width - size
+    if CROPS[crops] == 25:
+        return [(bottom * i // 4, right * j // 4) for i in range(5) for j in range(5)]
     # A half rounds to even, as in torchvision's CenterCrop.
     centre = tuple(room // 2 + room % 2 * (room // 2 % 2) for room in (bottom, right))
     return [centre] if crops == 1 else [(0, 0), (0, right), (bottom, 0), (bottom, right), centre]

@@ -1,9 +1,6 @@
 """Processes that write shards."""
 
 import multiprocessing
-import os
-import signal
-import threading
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, as_completed, wait
 from multiprocessing import forkserver
@@ -35,7 +32,7 @@ def work(chunks: Iterator[Chunk], workers: int) -> Iterator[int]:
         return
     warm_up()
     context = multiprocessing.get_context("forkserver")
-    pool, pending = ProcessPoolExecutor(workers, context, initializer=_follow_parent), set()
+    pool, pending = ProcessPoolExecutor(workers, context, initializer=_begin), set()
     try:
         for chunk in chunks:
             pending.add(pool.submit(write_chunk, chunk))
@@ -47,13 +44,6 @@ def work(chunks: Iterator[Chunk], workers: int) -> Iterator[int]:
         pool.shutdown(cancel_futures=True)
 
 
-def _follow_parent() -> None:
-    """Ctrl-C is the parent's to handle; a worker whose parent was killed ends too."""
+def _begin() -> None:
     runtime.quiet()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-    def follow() -> None:
-        multiprocessing.parent_process().join()
-        os._exit(1)
-
-    threading.Thread(target=follow, daemon=True).start()
+    runtime.follow_parent()

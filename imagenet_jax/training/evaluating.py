@@ -1,12 +1,15 @@
 """Runs a model over part of a dataset on all devices, for the training loop and for `evaluate` alike."""
 
+import collections
 import contextlib
 import functools
+import itertools
 import json
+import math
 import os
 import sys
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -22,7 +25,7 @@ from imagenet_jax.errors import UserError
 from imagenet_jax.evaluation import exact, report
 from imagenet_jax.evaluation import probabilities as probabilities_lib
 from imagenet_jax.hosts import watchdog
-from imagenet_jax.input import loader, order
+from imagenet_jax.input import loader, order, pixels
 from imagenet_jax.models import weights
 from imagenet_jax.training import parallel, recalibrating
 from imagenet_jax.training.step import make_apply
@@ -30,6 +33,7 @@ from imagenet_jax.transfer import load
 
 PyTree = Any
 _TO_DEVICE = ("image", "label", "index", "mask")
+_BATCH_BYTES = 5 * 10**8  # of pixels that a host has in a batch, at most: with 150 crops one example has 11 MB
 
 
 class StoppedError(Exception):
@@ -49,12 +53,14 @@ class Evaluator(NamedTuple):
 def make_evaluator(model: nn.Module, layout: parallel.Layout, *, batch: int, view: Mapping[str, Any],
                    workers: loader.Workers = loader.DEFAULT, probabilities: bool = False,
                    columns: np.ndarray | None = None) -> Evaluator:
-    """Prepares to evaluate `batch` examples at a time over all devices; nothing is compiled yet.
+    """Prepares to evaluate `batch` examples at a time over all devices, or what memory holds; nothing is compiled yet.
 
     columns: int32 [classes], the model's logit of each class of the dataset, if they differ.
     """
     step = functools.partial(exact.eval_step, make_apply(model), probabilities=probabilities, columns=columns,
-                             mirrored=view.get("crops") == 10)
+                             mirrored=view.get("crops") in pixels.MIRRORED)
+    crops = math.prod(pixels.crop_axes(view.get("crops", 1), view.get("scales", ())))
+    batch = min(batch, max(1, _BATCH_BYTES // (crops * view["size"] ** 2 * 3)) * jax.process_count())
     return Evaluator(parallel.compile_eval(step, layout), layout, batch, view, workers)
 
 
@@ -79,20 +85,29 @@ def evaluate(evaluator: Evaluator, variables: PyTree, part: loader.Part,
         part, batch=evaluator.batch, view=evaluator.view, workers=evaluator.workers,
         host_slice=loader.Host(jax.process_index(), jax.process_count()), local_devices=len(layout.local_devices))
 
-    def run(batch: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        if is_stopped():
-            raise StoppedError
-        names.update(zip(batch["index"].tolist(), batch["file_name"], strict=True))
-        device_batch = parallel.put_batch({key: batch[key] for key in _TO_DEVICE}, layout)
-        with watchdog.doing("waiting for the devices in an evaluation"):
-            outputs = parallel.get_examples(evaluator.run(variables, device_batch), layout)
-            if keep:
-                keep(exact.join_hosts(outputs))
-        watchdog.passed(f"{len(names)} examples of an evaluation")
-        return outputs
+    def put(batch: loader.Batch) -> tuple[loader.Batch, PyTree]:
+        return batch, parallel.put_batch({key: batch[key] for key in _TO_DEVICE}, layout)
 
-    with contextlib.closing(batches):
-        predictions = exact.collect(run, batches, len(part.pool))
+    def running(placed: Iterator[tuple[loader.Batch, PyTree]]) -> Iterator[PyTree]:
+        for batch, device_batch in placed:
+            if is_stopped():
+                raise StoppedError
+            names.update(zip(batch["index"].tolist(), batch["file_name"], strict=True))
+            yield evaluator.run(variables, device_batch)
+
+    def judged(dispatched: Iterator[PyTree]) -> Iterator[dict[str, np.ndarray]]:
+        ahead = collections.deque(itertools.islice(dispatched, parallel.STEPS_IN_FLIGHT - 1))
+        while ahead:
+            ahead.extend(itertools.islice(dispatched, 1))
+            with watchdog.doing("waiting for the devices in an evaluation"):
+                outputs = parallel.get_examples(ahead.popleft(), layout)
+                if keep:
+                    keep(exact.join_hosts(outputs))
+            watchdog.passed(f"{len(names)} examples of an evaluation")
+            yield outputs
+
+    with contextlib.closing(loader.prefetch(batches, put, evaluator.workers.prefetch)) as placed:
+        predictions = exact.collect(judged(running(placed)), len(part.pool))
     names = exact.join_names(names)
     return predictions, [names[i].decode() for i in predictions.index.tolist()]
 

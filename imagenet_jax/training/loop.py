@@ -16,8 +16,8 @@ from imagenet_jax import config as config_lib
 from imagenet_jax.errors import UserError
 from imagenet_jax.evaluation import exact
 from imagenet_jax.hosts import watchdog
-from imagenet_jax.input import loader, service
-from imagenet_jax.training import evaluating, judging, parallel, reporting, run_report, workdirs
+from imagenet_jax.input import loader, processes, service
+from imagenet_jax.training import evaluating, judging, parallel, reporting, run_report, schedule, workdirs
 from imagenet_jax.training.run import Run, build, describe, identity
 from imagenet_jax.training.saving import Progress, Saver, termination
 from imagenet_jax.training.starting import start
@@ -101,7 +101,7 @@ def fit(run: Run, state: TrainState, first: int, progress: Progress,
                 progress, pending = progress._replace(sums=added(run, progress.sums, pending, step)), []
             if log:
                 values = {name: total / count for name, (total, count) in progress.sums.items()}
-                reporter.train(step, values | {"lr": float(run.learning_rate(step - 1))})
+                reporter.train(step, values | {"lr": schedule.value(run.learning_rate, step - 1)})
                 progress = progress._replace(sums={})
             if judge and not stop:
                 try:
@@ -156,11 +156,14 @@ def _terminated(run: Run, saver: Saver, step: int, reporter: reporting.Reporter)
 
 def device_batches(run: Run, first: int) -> Iterator[PyTree]:
     """This host's batches from step `first` on, laid over its devices ahead of time."""
-    config = run.config
-    served = functools.partial(service.train_batches, config.dataset.service)
-    batches = (served if config.dataset.service else loader.train_batches)(
-        run.train_part, seed=config.seed, start_step=first, global_batch=config.global_batch, augment=run.augment,
-        host_slice=loader.Host(jax.process_index(), jax.process_count()), workers=loader.Workers(**config.loader))
+    config, make = run.config, loader.train_batches
+    host, workers = loader.Host(jax.process_index(), jax.process_count()), loader.Workers(**run.config.loader)
+    if config.dataset.service:
+        make = functools.partial(service.train_batches, config.dataset.service)
+    elif (count := processes.count(loader.share(config.global_batch, host), workers)) > 1:
+        make = functools.partial(processes.train_batches, processes=count)
+    batches = make(run.train_part, seed=config.seed, start_step=first, global_batch=config.global_batch,
+                   augment=run.augment, host_slice=host, workers=workers)
 
     def put(batch: loader.Batch) -> PyTree:
         return parallel.put_batch({key: batch[key] for key in ("image", "label")}, run.layout, run.micro_batches)

@@ -100,11 +100,8 @@ def put_state(tree: PyTree, layout: Layout) -> PyTree:
 
 def get_state(tree: PyTree, layout: Layout) -> PyTree:
     """Copies replicated arrays back to this host as numpy."""
-    if layout.mode == "pmap":
-        tree = jax.tree.map(lambda x: x.addressable_shards[0].data[0], tree)
-    else:
-        tree = jax.tree.map(lambda x: x.addressable_shards[0].data, tree)
-    return jax.device_get(tree)
+    here = jax.device_get(jax.tree.map(lambda x: x.addressable_shards[0].data, tree))
+    return jax.tree.map(lambda x: x[0], here) if layout.mode == "pmap" else here
 
 
 def put_batch(batch: Mapping[str, np.ndarray], layout: Layout, micro: int | None = None) -> dict[str, jax.Array]:
@@ -126,7 +123,6 @@ def put_batch(batch: Mapping[str, np.ndarray], layout: Layout, micro: int | None
 def get_examples(tree: PyTree, layout: Layout) -> PyTree:
     """This host's per-example results of `compile_eval` as numpy [B, ...], in the order they were put."""
     if layout.mode == "pmap":
-        return jax.tree.map(lambda x: np.asarray(x).reshape(-1, *x.shape[2:]), tree)
-    return jax.tree.map(
-        lambda x: np.concatenate([s.data for s in sorted(x.addressable_shards, key=lambda s: s.index[0].start or 0)]),
-        tree)
+        return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), jax.device_get(tree))
+    return jax.tree.map(lambda x: np.concatenate(jax.device_get(
+        [s.data for s in sorted(x.addressable_shards, key=lambda s: s.index[0].start or 0)])), tree)

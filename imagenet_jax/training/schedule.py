@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from imagenet_jax.errors import UserError
@@ -61,6 +62,11 @@ def make(duration: Duration, total: int, *, epoch: float, peak: float, warmup: s
         return rate(jnp.round(jnp.floor((step + 0.5) / epoch + 1e-6) * epoch) if per_epoch else step)
 
     return at
+
+
+def value(schedule: Schedule, step: int) -> float:
+    """What a schedule says of a step, for people: one program, and no copies but the number itself."""
+    return float(jax.device_get(jax.jit(schedule)(jax.device_put(np.int32(step)))))
 
 
 def scaled(peak: float, *, batch: int | None, rule: str, global_batch: int) -> float:

@@ -13,6 +13,7 @@ from imagenet_jax import checkpoint, hosts, trees
 from imagenet_jax import config as config_lib
 from imagenet_jax.classes import Classes
 from imagenet_jax.errors import UserError
+from imagenet_jax.training import schedule
 from imagenet_jax.training.recipe import plan
 from imagenet_jax.training.run import Run, identity
 from imagenet_jax.training.saving import Progress, items_of
@@ -106,10 +107,11 @@ def _extension(run: Run, meta: dict[str, Any]) -> str:
         raise UserError(f"--extend: {run.workdir} has done {step:,} steps already, and duration="
                         f"{run.config.duration!r} is {run.total_steps:,}")
     total, rate = plan(before, len(run.train_part.pool))
+    last, following = schedule.value(rate, max(step - 1, 0)), schedule.value(run.learning_rate, step)
     return (f"Extended at step {step:,} from {before.duration} ({total:,} steps) to {run.config.duration} "
             f"({run.total_steps:,} steps). From here the learning rate is that of the new schedule "
-            f"({run.config.schedule.decay}, over the whole of it): {float(run.learning_rate(step)):.4g} at the next "
-            f"step; it was {float(rate(max(step - 1, 0))):.4g} at the last one.")
+            f"({run.config.schedule.decay}, over the whole of it): {following:.4g} at the next step; it was "
+            f"{last:.4g} at the last one.")
 
 
 def _fresh(run: Run, params: PyTree, batch_stats: PyTree) -> TrainState:

@@ -54,7 +54,7 @@ def check_place(workdir: str) -> None:
     """Raises UserError for a bucket: half of a run would lie there, and half in a folder called 'gs:'."""
     if "://" in workdir:
         raise UserError(f"--workdir={workdir} is no folder of this machine. Give one; for several hosts one that they "
-                        "all see, such as on NFS, or the bucket mounted as a folder")
+                        "all see, such as on NFS (Google's Filestore)")
 
 
 def check_hosts(config: config_lib.Config, workdir: str) -> None:

@@ -42,9 +42,9 @@ def run(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def test_batch_size_changes_no_metric_and_no_prediction() -> None:
-    one = exact.collect(run, batches(1), EXAMPLES)
+    one = exact.collect(map(run, batches(1)), EXAMPLES)
     for size in (7, 53, 500):
-        other = exact.collect(run, batches(size), EXAMPLES)
+        other = exact.collect(map(run, batches(size)), EXAMPLES)
         assert exact.metrics(other) == exact.metrics(one)
         jax.tree.map(np.testing.assert_array_equal, other, one)
     assert one.index.tolist() == list(range(EXAMPLES))
@@ -52,7 +52,7 @@ def test_batch_size_changes_no_metric_and_no_prediction() -> None:
 
 def test_metrics_are_those_of_a_plain_count() -> None:
     whole = split()
-    scores = exact.metrics(exact.collect(run, batches(7), EXAMPLES))
+    scores = exact.metrics(exact.collect(map(run, batches(7)), EXAMPLES))
     logits = 2 * whole["image"].astype(np.float64)
     order = np.argsort(-logits, axis=1)
     top1 = (order[:, 0] == whole["label"]).sum()
@@ -66,11 +66,11 @@ def test_metrics_are_those_of_a_plain_count() -> None:
 def test_missing_and_repeated_examples_stop_the_evaluation() -> None:
     cut = batches(7)
     with pytest.raises(RuntimeError, match="saw 46 examples, 46 of them different.*has 53"):
-        exact.collect(run, cut[1:], EXAMPLES)
+        exact.collect(map(run, cut[1:]), EXAMPLES)
     with pytest.raises(RuntimeError, match=r"53 examples, 46 .*more than once: \[46, 47"):
-        exact.collect(run, [*cut[:6], cut[0], cut[-1]], EXAMPLES)
+        exact.collect(map(run, [*cut[:6], cut[0], cut[-1]]), EXAMPLES)
     with pytest.raises(RuntimeError, match="no batch"):
-        exact.collect(run, [], EXAMPLES)
+        exact.collect(map(run, []), EXAMPLES)
 
 
 def test_fewer_than_five_classes_and_bfloat16_logits() -> None:

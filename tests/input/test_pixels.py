@@ -230,6 +230,15 @@ def test_crops_are_torchvisions_five_of_every_scale(height, width, library) -> N
 
 
 @pytest.mark.parametrize("library", ["tf", "pil"])
+def test_25_crops_are_a_grid_from_corner_to_corner(library) -> None:
+    whole = picture(48, 61)
+    got = pixels.eval_example(encode(whole, "PNG"), size=32, resize_to=48, interpolation="bilinear", antialias=True,
+                              crops=50, library=library).numpy()
+    corners = [(top, left) for top in (0, 4, 8, 12, 16) for left in (0, 7, 14, 21, 29)]
+    assert np.array_equal(got, [np.asarray(whole)[top : top + 32, left : left + 32] for top, left in corners])
+
+
+@pytest.mark.parametrize("library", ["tf", "pil"])
 @pytest.mark.parametrize(("height", "width"), [(1, 4001), (4000, 1), (3, 400)])
 def test_of_a_line_evaluation_resizes_the_middle(height, width, library) -> None:
     """All of it would take gigabytes at 256 px; what is seen is what the middle alone would show."""

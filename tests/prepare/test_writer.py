@@ -284,6 +284,8 @@ def _copy(written: Path, tmp_path: Path, **index: object) -> Path:
 def test_opening_what_is_not_there(written: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="does not exist.*prepare --archives"):
         dataset.open_dataset(tmp_path / "nowhere")
+    with pytest.raises(UserError, match="s3://bucket/pets cannot be reached: .* `gcloud auth"):
+        dataset.open_dataset("s3://bucket/pets")
     with pytest.raises(UserError, match="'test'; it has 'train', 'validation'"):
         dataset.open_split(dataset.open_dataset(written), "test")
     with pytest.raises(UserError, match="format 99; this version reads up to 1"):

@@ -59,9 +59,10 @@ def give_up():
 
 def hang():
     """Host 1 stands still as if its machine did, and host 0 waits for it as for a collective."""
-    watchdog.FLOOR, watchdog._ANSWERED_WITHIN, joining._GRACE = 7.0, 0.6, 0.6
-    with watchdog.watched("step"), watchdog.doing("waiting for the devices"):
-        for step in range(1, 5):
+    watchdog.FLOOR, watchdog._ANSWERED_WITHIN, joining._GRACE = 18.0, 0.6, 0.6
+    what = ("compiling", "") if SCENARIO == "hang_at_once" else ("waiting for the devices",)
+    with watchdog.watched("step"), watchdog.doing(*what):
+        for step in range(1, 1 if SCENARIO == "hang_at_once" else 5):
             hosts.gather("a step", step)
             watchdog.passed(f"step {step}")
         if PROCESS:
@@ -136,7 +137,8 @@ def train():
 
 try:
     with hosts.joined(coordinator=f"localhost:{PORT}", processes=2, process=PROCESS, seconds=60):
-        {"agree": agree, "fill": fill, "give_up": give_up, "hang": hang, "train": train}[SCENARIO]()
+        {"agree": agree, "fill": fill, "give_up": give_up, "hang": hang, "hang_at_once": hang,
+         "train": train}[SCENARIO]()
 except UserError as error:
     print(f"error: {error}", file=sys.stderr)
     sys.exit(2)

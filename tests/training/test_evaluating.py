@@ -57,15 +57,18 @@ def test_batch_and_devices_change_no_metric(model, variables, part, mode, device
     np.testing.assert_array_equal(predictions.top5, expected.top5)
 
 
-@pytest.mark.parametrize("mode, devices, batch", [("pmap", 1, 64), ("pmap", 2, 7), ("shard_map", 2, 64)])
-def test_probabilities_are_averaged_over_crops_scales_and_mirror_images(model, variables, part, mode, devices, batch):
-    predictions = judge(model, variables, part, batch, devices, mode, crops=10, scales=(32, 40))
+@pytest.mark.parametrize("mode, devices, batch, asked",
+                         [("pmap", 1, 64, 10), ("pmap", 2, 7, 10), ("shard_map", 2, 64, 10), ("pmap", 1, 64, 50)])
+def test_probabilities_are_averaged_over_crops_scales_and_mirror_images(model, variables, part, mode, devices, batch,
+                                                                        asked, monkeypatch):
+    monkeypatch.setattr(evaluating, "_BATCH_BYTES", 1_000_000)  # 32 examples of ten crops at two scales, 6 of 50
+    predictions = judge(model, variables, part, batch, devices, mode, crops=asked, scales=(32, 40))
     apply = jax.jit(make_apply(model))
     for i in (0, 30, 52):
         record = part.records.read(np.array([i]))[0]
         image = pixels.tf.constant(record[slice(*dataset_lib.row(record).image)])
-        crops = [np.asarray(pixels.eval_example(image, resize_to=scale, crops=5, **LOOK)) for scale in (32, 40)]
-        crops = np.concatenate([*crops, *(five[:, :, ::-1] for five in crops)])
+        crops = [np.asarray(pixels.eval_example(image, resize_to=scale, crops=asked, **LOOK)) for scale in (32, 40)]
+        crops = np.concatenate([*crops, *(each[:, :, ::-1] for each in crops)])
         mean = scipy.special.softmax(np.asarray(apply(variables, crops), np.float64), axis=1).mean(axis=0)
         assert predictions.top5[i].tolist() == np.argsort(-mean).tolist()
         np.testing.assert_allclose(predictions.confidence[i], mean.max(), rtol=1e-5)

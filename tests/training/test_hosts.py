@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent import futures
 
 import jax
 import numpy as np
@@ -54,7 +55,7 @@ def run_two(scenario, here):
     running = [subprocess.Popen([*command, str(i), port, str(here)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                                 text=True, env=os.environ | ENVIRONMENT) for i in range(2)]
     said = [running[0].communicate(timeout=300)[0]]
-    if scenario == "hang":
+    if scenario.startswith("hang"):
         running[1].kill()
     said.append(running[1].communicate(timeout=300)[0])
     return [process.returncode for process in running], said
@@ -150,12 +151,16 @@ def test_a_disk_without_room_ends_all_hosts_with_one_message(tmp_path):
                                     for kind in ("best", "checkpoints")))
 
 
-def test_a_host_that_hangs_is_named_and_the_others_end(tmp_path):
-    codes, said = run_two("hang", tmp_path)
+@pytest.mark.parametrize("scenario, usual, doing", [
+    ("hang", " (a step takes", "waiting for the devices, after step 4"),
+    ("hang_at_once", ":", "compiling, after the start"),
+])
+def test_a_host_that_hangs_is_named_and_the_others_end(tmp_path, scenario, usual, doing):
+    codes, said = run_two(scenario, tmp_path)
     assert codes == [watchdog.STALLED, -signal.SIGKILL], said
-    assert "error: ended by host 0: nothing has gone on for 1 s (a step takes" in said[0]
+    assert f"error: ended by host 0: nothing has gone on for 1 s{usual}" in said[0]
     assert "\n  host 1: no answer; the process or its machine hangs" in said[0]
-    assert "\n  host 0: waiting for the devices, after step 4" in said[0]
+    assert f"\n  host 0: {doing}" in said[0]
     assert 'hosts_main.py", line' in said[0] and "in hang" in said[0]  # where it stood
 
 
@@ -224,6 +229,14 @@ def meet(*places, seconds=1.0):
     for thread in threads:
         thread.join()
     return [told[number] for number in range(len(places))]
+
+
+def test_hosts_learn_the_address_at_which_they_reach_each_other(monkeypatch):
+    monkeypatch.setenv("no_grpc_proxy", "")
+    place = meeting.Place(f"127.0.0.1:{free_port()}", 3, 0)
+    with futures.ThreadPoolExecutor() as pool:
+        addresses = list(pool.map(lambda process: meeting.meet(place._replace(process=process), 10.0), range(3)))
+    assert addresses == ["127.0.0.1"] * 3  # to which the first host listens by IPv6
 
 
 def test_who_does_not_come_is_named(monkeypatch):

@@ -10,13 +10,14 @@ import subprocess
 import sys
 import time
 
+import jax
 import numpy as np
 import pytest
 
 from imagenet_jax import checkpoint, trees
 from imagenet_jax.cleaning import manifest
 from imagenet_jax.errors import UserError
-from imagenet_jax.training import loop
+from imagenet_jax.training import loop, reporting
 from imagenet_jax.training.run import build
 
 RECIPE = """
@@ -60,6 +61,25 @@ def test_a_run_leaves_what_its_reader_needs(finished, small_config):
     assert sorted(path.name for path in (finished / "checkpoints").iterdir()) == ["4", "6"]  # keep = 2
     _, meta = state_at(finished)
     assert meta["examples_seen"] == 6 * 16 and meta["config"]["global_batch"] == small_config.global_batch
+
+
+@pytest.mark.parametrize("parallel", ["pmap", "shard_map"])
+def test_once_it_is_under_way_nothing_is_copied_unasked(small_config, tmp_path, monkeypatch, parallel):
+    """Only by device_put and device_get: what is copied on the way would hold up the steps behind it."""
+    advance, seen = reporting.Reporter.advance, []
+
+    def advanced(self, step):
+        advance(self, step)
+        seen.append(step)
+        jax.config.update("jax_transfer_guard", "disallow")
+
+    monkeypatch.setattr(reporting.Reporter, "advance", advanced)
+    small_config.parallel = parallel
+    try:
+        loop.train(small_config, str(tmp_path / "run"))  # logs, evaluates and saves on its way
+    finally:
+        jax.config.update("jax_transfer_guard", "allow")
+    assert seen == [1, 2, 3, 4, 5, 6]
 
 
 def test_a_finished_run_is_not_trained_again(finished, small_config):

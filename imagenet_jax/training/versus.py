@@ -33,8 +33,8 @@ def overridden(config: config_lib.Config, changes: Sequence[str]) -> config_lib.
     config = config.copy_and_resolve_references()
     known = dict(config_lib.flat(config))
     for change in changes:
-        key, _, value = change.partition("=")
-        if key not in known:
+        key, given, value = change.partition("=")
+        if not given or key not in known:
             raise UserError(f"--vs={change}: write KEY=VALUE with a key of the config, such as model.dtype=bfloat16; "
                             "imagenet_jax/config/__init__.py lists every key")
         try:

@@ -79,7 +79,7 @@ def test_once_it_is_under_way_nothing_is_copied_unasked(small_config, tmp_path, 
         loop.train(small_config, str(tmp_path / "run"))  # logs, evaluates and saves on its way
     finally:
         jax.config.update("jax_transfer_guard", "allow")
-    assert seen == [1, 2, 3, 4, 5, 6]
+    assert set(seen) == {1, 2, 3, 4, 5, 6}
 
 
 def test_a_finished_run_is_not_trained_again(finished, small_config):

@@ -1,5 +1,6 @@
-"""Measure this machine (`benchmark input`, `benchmark step`); find out what a TPU pod would need (`benchmark pod`)."""
+"""Measure this machine: the input, the step, both in training and evaluation; find out what a TPU pod would need."""
 
+import functools
 import json
 from typing import Any
 
@@ -9,18 +10,21 @@ from ml_collections import config_flags
 from imagenet_jax.errors import UserError
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "A recipe; by default every key's default value.")
-DATASET = flags.DEFINE_string("dataset", "", "input: a prepared dataset; by default the recipe's, or IMAGENET_DIR.")
+DATASET = flags.DEFINE_string("dataset", "", "input, train, evaluate: a prepared dataset; by default the "
+                              "recipe's, or IMAGENET_DIR.")
 BATCHES = flags.DEFINE_list("batches", [], "step: global batches to try, such as 64,128,256, each held by the devices "
                             "whole; by default the recipe's.")
 VS = flags.DEFINE_multi_string("vs", [], "step: KEY=VALUE, such as model.dtype=bfloat16: the recipe with that, too "
                                "(with all of them, if given several times), by turns with the recipe as it is.")
-SECONDS = flags.DEFINE_float("seconds", None, "How long each stage (3 by default) or batch (10) is measured.",
+SECONDS = flags.DEFINE_float("seconds", None, "How long each stage (3 by default), batch or part (10) is measured.",
                              lower_bound=0.1)
 WANT = flags.DEFINE_float("want", 0.0, "input: images a second that are wanted; it says how many cores make them.",
                           lower_bound=0.0)
 TOPOLOGY = flags.DEFINE_string("topology", "", "pod: a TPU slice, GENERATION:CHIPS, such as v5e:4x4 or v5p:8x8x8.")
-BATCH_PER_DEVICE = flags.DEFINE_integer("batch_per_device", 0, "pod: examples that a device holds; by default its "
-                                        "share of the recipe's batch.", lower_bound=0)
+BATCH_PER_DEVICE = flags.DEFINE_integer("batch_per_device", 0, "pod, scaling: examples that a device holds; by "
+                                        "default its share of the recipe's batch.", lower_bound=0)
+PROFILE = flags.DEFINE_string("profile", "", "step: a directory for a trace of the best batch, whose most expensive "
+                              "operations are told.")
 OUT = flags.DEFINE_string("out", "", "Where to write the figures as JSON; by default only the table is printed.")
 
 _WORDS = {"read": "read records, one thread", "whole": "(decode whole images)", "decode": "decode the crop: limit",
@@ -31,9 +35,15 @@ _WORDS = {"read": "read records, one thread", "whole": "(decode whole images)", 
 
 def main(argv: list[str]) -> None:
     """Runs the command; `argv` holds its name and the topic."""
+    if argv[1:2] == ["compare"] and len(argv) == 4:
+        from imagenet_jax.training import comparing
+
+        print(comparing.words(*map(comparing.read, argv[2:])))
+        return
     topic = TOPICS.get(" ".join(argv[1:]))
     if topic is None:
-        raise UserError(f"benchmark what? Write `python -m imagenet_jax benchmark {'`, `benchmark '.join(TOPICS)}`")
+        raise UserError(f"benchmark what? Write `python -m imagenet_jax benchmark {'`, `benchmark '.join(TOPICS)}` or "
+                        "`benchmark compare FIRST.json SECOND.json`")
     if not all(batch.isdecimal() and int(batch) for batch in BATCHES.value):
         raise UserError(f"--batches={','.join(BATCHES.value)}: write whole numbers above 0, such as 64,128,256")
     from imagenet_jax import runtime
@@ -106,6 +116,11 @@ def measure_step() -> None:
     if best is None:
         raise UserError("no batch could be measured")
     print(benchmark_words.conclusion(setting, results))
+    if PROFILE.value:
+        from imagenet_jax.training import profiling
+
+        print(profiling.words(PROFILE.value, benchmark.profile(config, best.batch if BATCHES.value else None,
+                                                               PROFILE.value)))
 
 
 def measure_versus() -> None:
@@ -123,6 +138,38 @@ def measure_versus() -> None:
     found = versus.measure(*sides, seconds=SECONDS.value or 10)
     print(versus.words(sides[0], VS.value, found))
     _write(benchmark.setting(sides[0]) | {"vs": VS.value, "versus": found._asdict(), "seconds": SECONDS.value or 10})
+
+
+def measure_together(topic: str) -> None:
+    """Training or evaluation from a dataset, beside the input and the devices alone."""
+    from imagenet_jax import config as config_lib
+    from imagenet_jax import models
+    from imagenet_jax.training import benchmark, together
+
+    config = CONFIG.value or config_lib.base()
+    config.dataset.dir = DATASET.value or config.dataset.dir
+    config = models.fill_view(config)
+    config_lib.check(config)
+    found = together.measure(topic, config, seconds=SECONDS.value or 10)
+    print(together.words(topic, config, found))
+    _write(benchmark.setting(config) | {"topic": topic, "seconds": SECONDS.value or 10, "together": found._asdict()})
+
+
+def measure_scaling() -> None:
+    """The train step on more and more of the devices of this host."""
+    import jax
+
+    from imagenet_jax import config as config_lib
+    from imagenet_jax import models
+    from imagenet_jax.training import benchmark, scaling
+
+    config = models.fill_view(CONFIG.value or config_lib.base())
+    config_lib.check(config)
+    share = BATCH_PER_DEVICE.value or -(-config.global_batch // len(jax.devices()))
+    rows = list(scaling.measure(config, share, seconds=SECONDS.value or 10))
+    print(scaling.words(config, share, rows))
+    _write(benchmark.setting(config) | {"topic": "scaling", "batch": share, "rows": [
+        row._asdict() | {"name": f"{row.devices} {row.mode}"} for row in rows]})
 
 
 def measure_pod() -> None:
@@ -146,4 +193,5 @@ def _write(figures: dict[str, Any]) -> None:
             json.dump(figures, file, indent=1)
 
 
-TOPICS = {"input": measure_input, "step": measure_step, "pod": measure_pod}
+TOPICS = {"input": measure_input, "step": measure_step, "train": functools.partial(measure_together, "train"),
+          "evaluate": functools.partial(measure_together, "evaluate"), "scaling": measure_scaling, "pod": measure_pod}

@@ -18,7 +18,7 @@ from imagenet_jax import config as config_lib
 from imagenet_jax import models
 from imagenet_jax.errors import UserError
 from imagenet_jax.models import counting
-from imagenet_jax.training import hlo, parallel, peaks, recipe
+from imagenet_jax.training import hlo, parallel, peaks, profiling, recipe
 from imagenet_jax.training.state import PyTree, TrainState, init_variables, make_state
 from imagenet_jax.training.step import StepOptions, train_step
 
@@ -184,6 +184,20 @@ def _measure(config: config_lib.Config, layout: parallel.Layout, seconds: float)
         max(rates), 1e3 * config.global_batch / rate, tflops, mfu, share, compile_s,
         events[-1] if events else "uncached", memory, memory_from,
         recipe.plan(config, EXAMPLES)[0] * config.global_batch / rate / 3600)
+
+
+def profile(config: config_lib.Config, batch: int | None, directory: str) -> list[profiling.Cost]:
+    """Traces some steps with a batch (None: as the recipe has it) into a directory; what their operations take."""
+    layout = parallel.make_layout(config.parallel)
+    side = ready(with_batch(config, batch, layout) if batch else config, layout)
+    program = side.step.lower(side.state, side.batch).compile()
+    state, _ = run(side.step, side.state, side.batch, 2)
+    with profiling.traced(directory):
+        for number in range(profiling.STEPS):
+            with profiling.marked(number):
+                state, metrics = side.step(state, side.batch)
+                jax.block_until_ready(metrics)
+    return profiling.costs(directory, program)
 
 
 def drawn(count: int, size: int) -> dict[str, np.ndarray]:

@@ -81,15 +81,9 @@ def evaluate(evaluator: Evaluator, variables: PyTree, part: loader.Part,
         StoppedError: is_stopped() was true.
     """
     layout, names = evaluator.layout, {}
-    batches = loader.eval_batches(
-        part, batch=evaluator.batch, view=evaluator.view, workers=evaluator.workers,
-        host_slice=loader.Host(jax.process_index(), jax.process_count()), local_devices=len(layout.local_devices))
 
-    def put(batch: loader.Batch) -> tuple[loader.Batch, PyTree]:
-        return batch, parallel.put_batch({key: batch[key] for key in _TO_DEVICE}, layout)
-
-    def running(placed: Iterator[tuple[loader.Batch, PyTree]]) -> Iterator[PyTree]:
-        for batch, device_batch in placed:
+    def running(batches: Iterator[tuple[loader.Batch, PyTree]]) -> Iterator[PyTree]:
+        for batch, device_batch in batches:
             if is_stopped():
                 raise StoppedError
             names.update(zip(batch["index"].tolist(), batch["file_name"], strict=True))
@@ -106,10 +100,23 @@ def evaluate(evaluator: Evaluator, variables: PyTree, part: loader.Part,
             watchdog.passed(f"{len(names)} examples of an evaluation")
             yield outputs
 
-    with contextlib.closing(loader.prefetch(batches, put, evaluator.workers.prefetch)) as placed:
-        predictions = exact.collect(judged(running(placed)), len(part.pool))
+    with contextlib.closing(placed(evaluator, part)) as batches:
+        predictions = exact.collect(judged(running(batches)), len(part.pool))
     names = exact.join_names(names)
     return predictions, [names[i].decode() for i in predictions.index.tolist()]
+
+
+def placed(evaluator: Evaluator, part: loader.Part) -> Iterator[tuple[loader.Batch, PyTree]]:
+    """This host's batches of a part, each with what of it lies on the devices, ahead of time."""
+    layout = evaluator.layout
+    batches = loader.eval_batches(
+        part, batch=evaluator.batch, view=evaluator.view, workers=evaluator.workers,
+        host_slice=loader.Host(jax.process_index(), jax.process_count()), local_devices=len(layout.local_devices))
+
+    def put(batch: loader.Batch) -> tuple[loader.Batch, PyTree]:
+        return batch, parallel.put_batch({key: batch[key] for key in _TO_DEVICE}, layout)
+
+    return loader.prefetch(batches, put, evaluator.workers.prefetch)
 
 
 def protocol(dataset: dataset_lib.Dataset, split: str, config: config_lib.Config, model: nn.Module,

@@ -17,7 +17,7 @@ from imagenet_jax.errors import UserError
 from imagenet_jax.evaluation import exact
 from imagenet_jax.hosts import watchdog
 from imagenet_jax.input import loader, processes, service
-from imagenet_jax.training import evaluating, judging, parallel, reporting, run_report, schedule, workdirs
+from imagenet_jax.training import evaluating, judging, parallel, profiling, reporting, run_report, schedule, workdirs
 from imagenet_jax.training.run import Run, build, describe, identity
 from imagenet_jax.training.saving import Progress, Saver, termination
 from imagenet_jax.training.starting import start
@@ -27,11 +27,13 @@ from imagenet_jax.training.step import train_step
 PyTree = Any
 
 
-def train(config: config_lib.Config, workdir: str, *, extend: bool = False) -> dict[str, dict[str, float]]:
+def train(config: config_lib.Config, workdir: str, *, extend: bool = False,
+          profile: str = "") -> dict[str, dict[str, float]]:
     """Trains, or goes on where the last checkpoint of `workdir` stands, and writes everything there.
 
     Args:
         extend: a run that lies in `workdir` may be given another duration and schedule from its last checkpoint on.
+        profile: a directory for a trace of some steps, see `profiling`; '' for none.
 
     Returns:
         The final metrics by split ('val' and 'holdout', where there are such).
@@ -48,13 +50,14 @@ def train(config: config_lib.Config, workdir: str, *, extend: bool = False) -> d
     run = build(config, workdir)
     state, progress, notes = start(run, extended=bool(changed))
     first = int(state.step)
+    profiling.check(profile, run.total_steps - first)
     notes = [*filter(None, [evaluating.variant_warning(run.dataset)]), *run.notes, *notes]
     opening = "\n".join([describe(run, state), *notes])
     workdirs.claim(config, workdir, keep_as=f"config.until_{first}.json" if changed else "")
     with reporting.Reporter(workdir, total_steps=run.total_steps, start_step=first, evaluated=progress.evaluated,
                             global_batch=config.global_batch) as reporter:
         reporter.say(opening)
-        judged, progress = fit(run, parallel.put_state(state, run.layout), first, progress, reporter)
+        judged, progress = fit(run, parallel.put_state(state, run.layout), first, progress, reporter, profile)
         if progress.best_step:
             notes.append(f"Best holdout top-1 {progress.best_top1:.2%} at step {progress.best_step}: "
                          f"{workdir}/best/{progress.best_step}.")
@@ -68,8 +71,8 @@ def train(config: config_lib.Config, workdir: str, *, extend: bool = False) -> d
 
 
 @watchdog.watched("step")
-def fit(run: Run, state: TrainState, first: int, progress: Progress,
-        reporter: reporting.Reporter) -> tuple[dict[str, judging.Judged], Progress]:
+def fit(run: Run, state: TrainState, first: int, progress: Progress, reporter: reporting.Reporter,
+        profile: str = "") -> tuple[dict[str, judging.Judged], Progress]:
     """Steps from `first`, where an evaluation may be left to catch up with, to the end.
 
     Returns:
@@ -86,12 +89,16 @@ def fit(run: Run, state: TrainState, first: int, progress: Progress,
             if step > first:
                 with reporter.timed("input"):
                     batch = next(batches)
-                with reporter.timed("compile") if step == first + 1 else watchdog.doing("waiting for the devices"):
+                with (reporter.timed("compile") if step == first + 1 else watchdog.doing("waiting for the devices"),
+                      profiling.window(profile, step - first)):
                     state, metrics = compiled(state, batch)
                     pending.append(metrics)
                     jax.block_until_ready(pending[-parallel.STEPS_IN_FLIGHT:][0])
                 reporter.advance(step)
                 watchdog.passed(f"step {step}")
+                if profile and step - first == profiling.LAST:
+                    found = profiling.costs(profile, compiled.lower(state, batch).compile())
+                    reporter.say(profiling.words(profile, found))
 
             stop = is_terminated()
             judge = judging.is_due(run, step) and progress.evaluated < step

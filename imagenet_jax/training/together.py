@@ -107,7 +107,7 @@ def _rate(batches: Iterator[PyTree], compute: Callable[[PyTree], PyTree] | None,
 def words(topic: str, config: config_lib.Config, found: Together) -> str:
     """The same for people."""
     slower = "input" if found.input < found.devices else "devices"
-    shared = (" These devices are the cores that make the input: together they cannot be as fast."
+    shared = (" These devices are the very cores that make the input."
               if jax.devices()[0].platform == "cpu" else "")
     return (f"{topic} {config.model.name}: input alone {found.input:,.1f} img/s, devices alone {found.devices:,.1f}, "
             f"both together {found.both:,.1f}: {found.ratio:.3f} of the slower, the {slower} ({found.lowest:.3f} to "

@@ -126,3 +126,4 @@ def _write(figures: dict[str, Any]) -> None:
 
 
 TOPICS = {"input": measure_input, "step": measure_step, "pod": measure_pod}
+ARGUMENTS = "|".join(TOPICS)

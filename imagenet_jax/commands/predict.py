@@ -1,5 +1,6 @@
 """Say what is on pictures: FILE is an image, a folder, a tar, a pattern such as '*.jpg', or - for names on stdin."""
 
+import os
 import sys
 from typing import Any
 
@@ -60,9 +61,13 @@ def _images(names: list[str]) -> Any:
 
     if DATASET.value:
         return images.of_split(dataset.open_split(dataset.open_dataset(DATASET.value), SPLIT.value))
-    given = [line for name in names
-             for line in (filter(None, sys.stdin.read().split("\n")) if name == "-" else [name])]
+    given = [each for name in names for each in (_listed() if name == "-" else [name])]
     found, left_out = images.pointed_at(given)
     if left_out:
         print(f"left out {len(left_out)} files that are no images, {left_out[0]} for one", file=sys.stderr)
     return found
+
+
+def _listed() -> list[str]:
+    """The names on stdin, one a line."""
+    return [name for name in os.fsdecode(sys.stdin.buffer.read()).split("\n") if name]

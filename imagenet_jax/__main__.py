@@ -73,7 +73,7 @@ def _parse_flags(command: ModuleType, argv: list[str]) -> list[str]:
         raise UserError(_unknown_key(argv, str(error.args[0]))) from error
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.WARNING)  # libraries tell a lot; what we have to say is printed
-    if rest[1:] and not hasattr(command, "TOPICS"):
+    if rest[1:] and not hasattr(command, "ARGUMENTS"):
         raise UserError(f"{rest[1]!r} belongs to no flag; write --flag=value")
     return rest
 
@@ -87,8 +87,8 @@ def command_flags(command: ModuleType) -> dict[str, Any]:
 
 def _command_help(command: ModuleType) -> str:
     name, found = command.__name__.rpartition(".")[2], command_flags(command)
-    topic = f" {'|'.join(command.TOPICS)}" if hasattr(command, "TOPICS") else ""
-    lines = [f"usage: python -m imagenet_jax {name}{topic} [--flag=value ...]", "", command.__doc__.strip(), ""]
+    arguments = f" {command.ARGUMENTS}" if hasattr(command, "ARGUMENTS") else ""
+    lines = [f"usage: python -m imagenet_jax {name}{arguments} [--flag=value ...]", "", command.__doc__.strip(), ""]
     for flag in found.values():
         what = f"--{'[no]' * (flag.default is True)}{flag.name}"
         default = f" Default: {flag.default}." if flag.default and flag.default is not True else ""

@@ -9,7 +9,7 @@ import concurrent.futures
 import functools
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -162,6 +162,24 @@ def finish(started: tuple[Batch, list[Future]]) -> Batch:
     return made
 
 
+def viewer(transform: Transform) -> Callable[[Sequence[bytes]], np.ndarray]:
+    """From encoded images to what a transform that draws nothing makes of them: uint8 [n, *transform.shape].
+
+    It may be called by many threads, and raises Undecodable if one of the images is.
+    """
+    graph = _graph(transform.view, tuple(sorted(transform.options.items())), transform.shape, None)
+
+    def see(encoded: Sequence[bytes]) -> np.ndarray:
+        spans = np.array([(0, len(image)) for image in encoded], np.int32)
+        nothing = np.zeros((len(encoded), crops_lib.CROP), np.int32)
+        try:
+            return graph(*map(tf.constant, (np.array(encoded, object), spans, nothing))).numpy()
+        except tf.errors.InvalidArgumentError as error:
+            raise Undecodable(_reason(error)) from error
+
+    return see
+
+
 class _Chunk(NamedTuple):
     """What was read of n examples. crops: int32 [n, crops.CROP]. more: see Plan."""
 
@@ -241,6 +259,10 @@ def _undecodable(chunk: _Chunk, transform: Transform) -> str:
         try:
             transform.view(tf.constant(record[slice(*row.image)]), crop, **transform.options)
         except (tf.errors.InvalidArgumentError, ValueError) as error:  # of tf, and of PIL
-            reason = getattr(error, "message", str(error)).split("}} ")[-1].split(" [Op:")[0].splitlines()[0]
-            return f"{row.file_name.decode()} ({reason})"
+            return f"{row.file_name.decode()} ({_reason(error)})"
     return ""
+
+
+def _reason(error: Exception) -> str:
+    """What an error of TensorFlow's says, without where in the graph."""
+    return getattr(error, "message", str(error)).split("}} ")[-1].split(" [Op:")[0].splitlines()[0]

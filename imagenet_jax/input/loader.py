@@ -141,11 +141,15 @@ def eval_batches(part: Part, *, batch: int, view: Mapping[str, Any], host_slice:
     def plan(i: int) -> chunks.Plan:
         return chunks.Plan(part.pool[np.minimum(mine[i], len(part.pool) - 1)])
 
-    crops = pixels.crop_axes(view.get("crops", 1), view.get("scales", ()))
-    transform = chunks.Transform(_eval_example, view, crops=crops)
+    transform = eval_transform(view)
     for i, loaded in enumerate(chunks.batches(part.records, range(count), plan, transform, per_host, workers)):
         loaded["mask"] = (mine[i] < len(part.pool)).astype(np.float32)
         yield loaded
+
+
+def eval_transform(view: Mapping[str, Any]) -> chunks.Transform:
+    """How an example is seen in evaluation; `view` has the keys of `config.view`."""
+    return chunks.Transform(_eval_example, view, crops=pixels.crop_axes(view.get("crops", 1), view.get("scales", ())))
 
 
 def _eval_example(encoded: tf.Tensor, crop: tf.Tensor, *, resize: int, **view: Any) -> tf.Tensor:

@@ -51,7 +51,7 @@ def _draw(sample: Callable[..., jax.Array], key: jax.Array, shape: Sequence[int]
 
 def flatten(x: jax.Array) -> jax.Array:
     """x [B, H, W, C] -> [B, C * H * W], channels outermost as torch lays them out, so that its dense layers fit."""
-    return x.transpose(0, 3, 1, 2).reshape(len(x), -1)
+    return x.transpose(0, 3, 1, 2).reshape(x.shape[0], -1)  # len() fails where a program is exported for any batch
 
 
 class Conv(nn.Module):

@@ -59,9 +59,14 @@ def make_evaluator(model: nn.Module, layout: parallel.Layout, *, batch: int, vie
     """
     step = functools.partial(exact.eval_step, make_apply(model), probabilities=probabilities, columns=columns,
                              mirrored=view.get("crops") in pixels.MIRRORED)
-    crops = math.prod(pixels.crop_axes(view.get("crops", 1), view.get("scales", ())))
-    batch = min(batch, max(1, _BATCH_BYTES // (crops * view["size"] ** 2 * 3)) * jax.process_count())
+    batch = min(batch, fitting(view) * jax.process_count())
     return Evaluator(parallel.compile_eval(step, layout), layout, batch, view, workers)
+
+
+def fitting(view: Mapping[str, Any]) -> int:
+    """Examples whose pixels a host has in a batch, at most; `view` has the keys of `config.view`."""
+    crops = math.prod(pixels.crop_axes(view.get("crops", 1), view.get("scales", ())))
+    return max(1, _BATCH_BYTES // (crops * view["size"] ** 2 * 3))
 
 
 def evaluate(evaluator: Evaluator, variables: PyTree, part: loader.Part,

@@ -1,0 +1,73 @@
+"""Say what is on pictures: FILE is an image, a folder, a tar, a pattern such as '*.jpg', or - for names on stdin."""
+
+import os
+import sys
+from typing import Any
+
+from absl import flags
+
+ARGUMENTS = "FILE ..."
+
+WORKDIR = flags.DEFINE_string("workdir", None, "The run whose last checkpoint is asked.")
+CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Or a checkpoint: RUN/checkpoints/STEP, or RUN/best; or a file of "
+                                 "weights, .safetensors or .pth; or a network whose published weights are installed.")
+MODEL = flags.DEFINE_string("model", "", "The network that a file of weights is of, if it does not say so itself.")
+DATASET = flags.DEFINE_string("dataset", "", "In the place of files: a prepared dataset.")
+SPLIT = flags.DEFINE_string("split", "validation", "Of that dataset.")
+TOPK = flags.DEFINE_integer("topk", 5, "How many classes of each picture, the best first.", lower_bound=1)
+FORMAT = flags.DEFINE_enum("format", "json", ["json", "csv"], "An object a line, or a table.")
+OUT = flags.DEFINE_string("out", "", "The file to write; by default stdout.")
+FEATURES = flags.DEFINE_string("features", "", "A .npy file for the pooled features, float32, a row for each line.")
+BATCH = flags.DEFINE_integer("batch", 0, "Pictures at a time over all devices; changes no prediction.", lower_bound=0)
+flags.mark_flags_as_mutual_exclusive(["workdir", "checkpoint"], required=True)
+
+
+def main(argv: list[str]) -> None:
+    """Runs the command; `argv` holds its name and the files."""
+    from imagenet_jax import runtime
+    from imagenet_jax.errors import UserError
+
+    if bool(argv[1:]) == bool(DATASET.value):
+        raise UserError("predict what? Name files, folders, tars or patterns, - for names on stdin; or --dataset=DIR")
+    runtime.configure()
+    from tqdm import tqdm
+
+    from imagenet_jax.inference import predict, writing
+    from imagenet_jax.training import evaluating
+
+    trained, images = evaluating.open_trained(WORKDIR.value or CHECKPOINT.value, MODEL.value), _images(argv[1:])
+    asked = predict.Asked(TOPK.value, bool(FEATURES.value))
+    failed = mended = 0
+    hidden = True if not OUT.value and sys.stdout.isatty() else None  # None: unless stderr is a terminal
+    with writing.lines(OUT.value, FORMAT.value, trained.classes, TOPK.value) as write, \
+            writing.features(FEATURES.value, images.count) as keep:
+        for prediction in tqdm(predict.predict(trained, images, asked, BATCH.value), total=images.count,
+                               unit=" images", disable=hidden):
+            write(prediction)
+            keep(prediction)
+            failed += bool(prediction.picture.fault)
+            mended += bool(prediction.picture.mended)
+    if mended:
+        print(f"{mended} of {images.count} pictures were mended", file=sys.stderr)
+    if failed:
+        print(f"{failed} of {images.count} pictures could not be read or decoded", file=sys.stderr)
+        sys.exit(1)
+
+
+def _images(names: list[str]) -> Any:
+    """The `images.Images` that the command is asked about."""
+    from imagenet_jax import dataset
+    from imagenet_jax.inference import images
+
+    if DATASET.value:
+        return images.of_split(dataset.open_split(dataset.open_dataset(DATASET.value), SPLIT.value))
+    given = [each for name in names for each in (_listed() if name == "-" else [name])]
+    found, left_out = images.pointed_at(given)
+    if left_out:
+        print(f"left out {len(left_out)} files that are no images, {left_out[0]} for one", file=sys.stderr)
+    return found
+
+
+def _listed() -> list[str]:
+    """The names on stdin, one a line."""
+    return [name for name in os.fsdecode(sys.stdin.buffer.read()).split("\n") if name]

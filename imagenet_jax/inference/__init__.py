@@ -1,0 +1,1 @@
+"""A trained network put to use: predictions for pictures, where it looked, a file that runs alone."""

@@ -1,0 +1,102 @@
+"""What a trained network says of pictures, on all devices."""
+
+import collections
+import contextlib
+import itertools
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+from imagenet_jax import models
+from imagenet_jax.evaluation import exact
+from imagenet_jax.inference import reading
+from imagenet_jax.inference.images import Images, Picture
+from imagenet_jax.input import loader, pixels
+from imagenet_jax.training import evaluating, parallel
+from imagenet_jax.training.step import make_apply, normalize
+
+PyTree = Any
+
+
+class Asked(NamedTuple):
+    """What is wanted of each picture. topk: how many classes. features: the pooled ones, too."""
+
+    topk: int = 5
+    features: bool = False
+
+
+USUAL = Asked()
+
+
+class Prediction(NamedTuple):
+    """What a network says of a picture; nothing where that has a fault.
+
+    labels: int32 [k], best first. probabilities: float32 [k]. features: float32 [D], if they were asked for.
+    """
+
+    picture: Picture
+    labels: np.ndarray | None = None
+    probabilities: np.ndarray | None = None
+    features: np.ndarray | None = None
+
+
+def predict(trained: evaluating.Trained, images: Images, asked: Asked = USUAL,
+            batch: int = 0) -> Iterator[Prediction]:
+    """Predictions for all pictures in their order, as the network's evaluation would see them.
+
+    batch: pictures at a time over all devices, by default the config's; it changes nothing.
+
+    Raises:
+        UserError: a shard of a dataset is damaged.
+    """
+    config, layout = trained.config, parallel.make_layout(trained.config.parallel)
+    model = models.make(num_classes=len(trained.classes.ids), **config.model)
+    step = parallel.compile_eval(_judge(model, asked, config.view), layout)
+    variables = parallel.put_state(trained.variables, layout)
+    batch, devices = min(batch or config.evaluation.batch, evaluating.fitting(config.view)), len(layout.devices)
+    batch = -(-max(1, min(batch, images.count)) // devices) * devices
+    workers = loader.Workers(**config.loader)
+
+    def put(seen: reading.Seen) -> tuple[list[Picture], PyTree]:
+        return seen.pictures, parallel.put_batch({"image": seen.image}, layout)
+
+    batches = reading.batches(images, batch=batch, view=config.view, workers=workers)
+    with contextlib.closing(loader.prefetch(batches, put, workers.prefetch)) as placed:
+        running = ((pictures, step(variables, device_batch)) for pictures, device_batch in placed)
+        ahead = collections.deque(itertools.islice(running, parallel.STEPS_IN_FLIGHT - 1))
+        while ahead:
+            ahead.extend(itertools.islice(running, 1))
+            pictures, outputs = ahead.popleft()
+            yield from _each(pictures, parallel.get_examples(outputs, layout))
+
+
+def _judge(model: nn.Module, asked: Asked, view: Mapping[str, Any]) -> Callable[[PyTree, PyTree], PyTree]:
+    """(variables, {image}) -> the fields of `Prediction`, each with a leading axis for the pictures."""
+    apply, mirrored = make_apply(model), view.get("crops") in pixels.MIRRORED
+
+    def pooled(variables: PyTree, image: jax.Array) -> jax.Array:
+        _, kept = model.apply(variables, normalize(image, model).astype(model.dtype), mutable=["features"])
+        return kept["features"]["pooled"].astype(jnp.float32)
+
+    def judge(variables: PyTree, batch: PyTree) -> PyTree:
+        image, several = batch["image"], batch["image"].ndim == 5
+        logits = lambda crop: jnp.asarray(apply(variables, crop), jnp.float32)
+        outcome = exact.over_crops(logits, image, mirrored) if several else logits(image)
+        probabilities, labels = jax.lax.top_k(jax.nn.softmax(outcome), min(asked.topk, outcome.shape[-1]))
+        found = {"labels": labels, "probabilities": probabilities}
+        if asked.features:  # XLA computes the network once for both
+            found["features"] = jax.lax.map(lambda crop: pooled(variables, crop), image.swapaxes(0, 1)).mean(axis=0) \
+                if several else pooled(variables, image)
+        return found
+
+    return judge
+
+
+def _each(pictures: list[Picture], outputs: Mapping[str, np.ndarray]) -> Iterator[Prediction]:
+    for i, picture in enumerate(pictures):
+        yield Prediction(picture) if picture.fault else Prediction(
+            picture, **{name: values[i] for name, values in outputs.items()})

@@ -1,0 +1,89 @@
+"""Predictions on paper: JSON lines or CSV, and features beside them."""
+
+import contextlib
+import csv
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any, TextIO
+
+import numpy as np
+
+from imagenet_jax.classes import Classes
+from imagenet_jax.inference.predict import Prediction
+
+Write = Callable[[Prediction], None]
+
+
+@contextlib.contextmanager
+def lines(out: str, form: str, classes: Classes, topk: int) -> Iterator[Write]:
+    """Yields what writes a prediction as a line into the file `out`, by default to stdout.
+
+    form: 'json', an object a line: `file`, and `top`, a list of {label, id, name, probability}, best first, or `error`;
+    `mended`, where the picture was. 'csv', with a heading: file, error, mended, then label_1, id_1, name_1,
+    probability_1, ... up to `topk`.
+    """
+    with contextlib.ExitStack() as stack:
+        file = stack.enter_context(_created(out)) if out else sys.stdout
+        yield (_csv if form == "csv" else _json)(file, classes, min(topk, len(classes.ids)))
+        file.flush()
+
+
+@contextlib.contextmanager
+def features(path: str, count: int) -> Iterator[Write]:
+    """Yields what keeps the features of a prediction: float32 [count, D] in a .npy file, a row for each line.
+
+    NaN where a line has an error; there is no file if all have.
+    """
+    rows, place = None, 0
+
+    def keep(prediction: Prediction) -> None:
+        nonlocal rows, place
+        if prediction.features is not None:
+            if rows is None:
+                os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
+                rows = np.lib.format.open_memmap(path, "w+", np.float32, (count, len(prediction.features)))
+                rows[:] = np.nan
+            rows[place] = prediction.features
+        place += 1
+
+    yield keep
+    if rows is not None:
+        rows.flush()
+
+
+def top(prediction: Prediction, classes: Classes) -> list[dict[str, Any]]:
+    """The best classes of a prediction, with what people call them."""
+    return [{"label": label, "id": classes.ids[label], "name": classes.names[label].split(",")[0] or classes.ids[label],
+             "probability": round(probability, 6)}
+            for label, probability in zip(prediction.labels.tolist(), prediction.probabilities.tolist(), strict=True)]
+
+
+def _created(path: str) -> TextIO:
+    os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
+    return open(path, "w", newline="", encoding="utf-8")
+
+
+def _json(file: TextIO, classes: Classes, topk: int) -> Write:
+    def write(prediction: Prediction) -> None:
+        picture = prediction.picture
+        said = {"error": picture.fault} if picture.fault else {"top": top(prediction, classes)}
+        mended = {"mended": picture.mended} if picture.mended else {}
+        print(json.dumps({"file": picture.name} | said | mended, ensure_ascii=False), file=file)
+
+    return write
+
+
+def _csv(file: TextIO, classes: Classes, topk: int) -> Write:
+    keys = ("label", "id", "name", "probability")
+    writer = csv.writer(file)
+    writer.writerow(["file", "error", "mended", *(f"{key}_{rank}" for rank in range(1, topk + 1) for key in keys)])
+
+    def write(prediction: Prediction) -> None:
+        picture = prediction.picture
+        best = [] if picture.fault else top(prediction, classes)
+        writer.writerow([picture.name, picture.fault, picture.mended, *(row[key] for row in best for key in keys)]
+                        + [""] * len(keys) * (topk - len(best)))
+
+    return write

@@ -195,4 +195,4 @@ def _write(figures: dict[str, Any]) -> None:
 
 TOPICS = {"input": measure_input, "step": measure_step, "train": functools.partial(measure_together, "train"),
           "evaluate": functools.partial(measure_together, "evaluate"), "scaling": measure_scaling, "pod": measure_pod}
-ARGUMENTS = f"{'|'.join(TOPICS)}|compare FIRST.json SECOND.json"
+ARGUMENTS = f"{'|'.join(TOPICS)}|compare A B"

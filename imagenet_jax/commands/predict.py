@@ -18,6 +18,8 @@ TOPK = flags.DEFINE_integer("topk", 5, "How many classes of each picture, the be
 FORMAT = flags.DEFINE_enum("format", "json", ["json", "csv"], "An object a line, or a table.")
 OUT = flags.DEFINE_string("out", "", "The file to write; by default stdout.")
 FEATURES = flags.DEFINE_string("features", "", "A .npy file for the pooled features, float32, a row for each line.")
+EXPLAIN = flags.DEFINE_string("explain", "", "A folder for pictures of where the network looked: Grad-CAM of the best "
+                              "class over the crop, called like the picture with .png behind.")
 BATCH = flags.DEFINE_integer("batch", 0, "Pictures at a time over all devices; changes no prediction.", lower_bound=0)
 flags.mark_flags_as_mutual_exclusive(["workdir", "checkpoint"], required=True)
 
@@ -32,11 +34,11 @@ def main(argv: list[str]) -> None:
     runtime.configure()
     from tqdm import tqdm
 
-    from imagenet_jax.inference import predict, writing
+    from imagenet_jax.inference import explain, predict, writing
     from imagenet_jax.training import evaluating
 
     trained, images = evaluating.open_trained(WORKDIR.value or CHECKPOINT.value, MODEL.value), _images(argv[1:])
-    asked = predict.Asked(TOPK.value, bool(FEATURES.value))
+    asked = predict.Asked(TOPK.value, bool(FEATURES.value), bool(EXPLAIN.value))
     failed = mended = 0
     hidden = True if not OUT.value and sys.stdout.isatty() else None  # None: unless stderr is a terminal
     with writing.lines(OUT.value, FORMAT.value, trained.classes, TOPK.value) as write, \
@@ -45,6 +47,8 @@ def main(argv: list[str]) -> None:
                                unit=" images", disable=hidden):
             write(prediction)
             keep(prediction)
+            if prediction.heat is not None:
+                explain.draw(EXPLAIN.value, prediction.picture.name, prediction.crop, prediction.heat)
             failed += bool(prediction.picture.fault)
             mended += bool(prediction.picture.mended)
     if mended:

@@ -12,8 +12,9 @@ import numpy as np
 from flax import linen as nn
 
 from imagenet_jax import models
+from imagenet_jax.errors import UserError
 from imagenet_jax.evaluation import exact
-from imagenet_jax.inference import reading
+from imagenet_jax.inference import explain, reading
 from imagenet_jax.inference.images import Images, Picture
 from imagenet_jax.input import loader, pixels
 from imagenet_jax.training import evaluating, parallel
@@ -23,10 +24,11 @@ PyTree = Any
 
 
 class Asked(NamedTuple):
-    """What is wanted of each picture. topk: how many classes. features: the pooled ones, too."""
+    """What is wanted of each picture. topk: how many classes. features: the pooled ones, too. heat: see `explain`."""
 
     topk: int = 5
     features: bool = False
+    heat: bool = False
 
 
 USUAL = Asked()
@@ -36,12 +38,15 @@ class Prediction(NamedTuple):
     """What a network says of a picture; nothing where that has a fault.
 
     labels: int32 [k], best first. probabilities: float32 [k]. features: float32 [D], if they were asked for.
+    heat: float32 [h, w], if it was, and crop: uint8 [S, S, 3], what the network saw.
     """
 
     picture: Picture
     labels: np.ndarray | None = None
     probabilities: np.ndarray | None = None
     features: np.ndarray | None = None
+    heat: np.ndarray | None = None
+    crop: np.ndarray | None = None
 
 
 def predict(trained: evaluating.Trained, images: Images, asked: Asked = USUAL,
@@ -51,8 +56,10 @@ def predict(trained: evaluating.Trained, images: Images, asked: Asked = USUAL,
     batch: pictures at a time over all devices, by default the config's; it changes nothing.
 
     Raises:
-        UserError: a shard of a dataset is damaged.
+        UserError: a shard of a dataset is damaged; heat of several crops, or of a network without maps.
     """
+    if asked.heat and pixels.crop_axes(trained.config.view.crops, trained.config.view.scales):
+        raise UserError(f"--explain shows what one crop says, and {trained.source} is judged by several")
     config, layout = trained.config, parallel.make_layout(trained.config.parallel)
     model = models.make(num_classes=len(trained.classes.ids), **config.model)
     step = parallel.compile_eval(_judge(model, asked, config.view), layout)
@@ -61,17 +68,18 @@ def predict(trained: evaluating.Trained, images: Images, asked: Asked = USUAL,
     batch = -(-max(1, min(batch, images.count)) // devices) * devices
     workers = loader.Workers(**config.loader)
 
-    def put(seen: reading.Seen) -> tuple[list[Picture], PyTree]:
-        return seen.pictures, parallel.put_batch({"image": seen.image}, layout)
+    def put(seen: reading.Seen) -> tuple[reading.Seen, PyTree]:
+        return seen, parallel.put_batch({"image": seen.image}, layout)
 
     batches = reading.batches(images, batch=batch, view=config.view, workers=workers)
     with contextlib.closing(loader.prefetch(batches, put, workers.prefetch)) as placed:
-        running = ((pictures, step(variables, device_batch)) for pictures, device_batch in placed)
+        running = ((seen, step(variables, device_batch)) for seen, device_batch in placed)
         ahead = collections.deque(itertools.islice(running, parallel.STEPS_IN_FLIGHT - 1))
         while ahead:
             ahead.extend(itertools.islice(running, 1))
-            pictures, outputs = ahead.popleft()
-            yield from _each(pictures, parallel.get_examples(outputs, layout))
+            seen, outputs = ahead.popleft()
+            outputs = parallel.get_examples(outputs, layout)
+            yield from _each(seen.pictures, outputs | ({"crop": seen.image} if asked.heat else {}))
 
 
 def _judge(model: nn.Module, asked: Asked, view: Mapping[str, Any]) -> Callable[[PyTree, PyTree], PyTree]:
@@ -91,6 +99,8 @@ def _judge(model: nn.Module, asked: Asked, view: Mapping[str, Any]) -> Callable[
         if asked.features:  # XLA computes the network once for both
             found["features"] = jax.lax.map(lambda crop: pooled(variables, crop), image.swapaxes(0, 1)).mean(axis=0) \
                 if several else pooled(variables, image)
+        if asked.heat:
+            found["heat"] = explain.grad_cam(model, variables, image)
         return found
 
     return judge

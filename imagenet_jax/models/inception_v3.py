@@ -107,7 +107,7 @@ class InceptionV3(NormNet, kw_only=True):
         for name, branches in BLOCKS.items():
             x = Branches(branches, conv, name=name)(x)
             if name in LAST_OF_STRIDE:
-                self.feature(LAST_OF_STRIDE[name], x)
+                x = self.feature(LAST_OF_STRIDE[name], x)
             if name == "Mixed_6e" and with_aux:
                 # Parameters do not depend on the image's size: they can be made from one too small for this head.
                 large = jnp.zeros((1, 17, 17, x.shape[-1]), x.dtype) if self.is_initializing() else x

@@ -79,8 +79,15 @@ class Net(nn.Module, kw_only=True):
         return x
 
     def feature(self, name: int | str, x: jax.Array) -> jax.Array:
-        """`keep` as the last map of a stride, or as 'pooled'."""
-        return self.keep("features", str(name), x)
+        """`keep` as the last map of a stride, or as 'pooled'; what the network goes on with.
+
+        What the caller gives in the collection `perturbations` under this name is added: the gradient of zeros there is
+        that of the map.
+        """
+        x = self.keep("features", str(name), x)
+        if self.has_variable("perturbations", str(name)):
+            x += self.get_variable("perturbations", str(name))
+        return x
 
     def pool(self, x: jax.Array) -> jax.Array:
         """Mean of x [B, H, W, C] over pixels, [B, C], of `param_dtype`."""

@@ -75,7 +75,7 @@ class ResNet(NormNet, kw_only=True):
                 drop_path = nn.Dropout(float(next(rates)), broadcast_dims=(1, 2, 3), deterministic=not train)
                 x = Block(self.width * 2**stage, stride, self.bottleneck, conv, norm, last_scale_init, drop_path,
                           name=f"layer{stage + 1}_{i}")(x)
-            self.feature(4 * 2**stage, x)
+            x = self.feature(4 * 2**stage, x)
         return self.classify(self.pool(x), train)
 
 

@@ -66,7 +66,8 @@ class SqueezeNet(Net, kw_only=True):
             else:
                 x = self.feature(stride, x) if stride > 2 else x
                 x, stride = max_pool(x, 3, 2, ceil=True), stride * 2
-        pooled = self.feature("pooled", self.pool(self.feature(stride, x)))
+        x = self.feature(stride, x)
+        pooled = self.feature("pooled", self.pool(x))
         if not self.num_classes:
             return pooled
         head = Conv(self.num_classes, 1, use_bias=True, dtype=self.dtype, kernel_init=normal(0.01), name="head")

@@ -43,7 +43,7 @@ class VGG(Net, kw_only=True):
                 x = Conv(features, 3, use_bias=True, dtype=self.dtype, name=f"conv{stage}_{i}")(x)
                 x = nn.relu(normalize(f"bn{stage}_{i}", x))
             if stage > 2:
-                self.feature(2 ** (stage - 1), x)
+                x = self.feature(2 ** (stage - 1), x)
             x = max_pool(x, 2, 2)
         x = flatten(adaptive_avg_pool(self.feature(32, x), 7))
         x = nn.relu(dense(4096, "fc1", self.dtype, normal(0.01), nn.initializers.zeros)(x))

@@ -181,6 +181,19 @@ def test_maps_come_out_by_their_stride_when_asked_for(name) -> None:
     assert features.shape == pooled.shape and features.ndim == 2 and features.dtype == jnp.float32
 
 
+@pytest.mark.parametrize("name", FAMILIES)
+def test_what_is_added_to_a_map_goes_on_through_the_network(name) -> None:
+    """Changes for five images make logits of five out of one image."""
+    model = models.make(name, 7)
+    variables, image = abstract(model, models.find(name).size)
+    image = jax.ShapeDtypeStruct((1, *image.shape[1:]), image.dtype)
+    apply = lambda v, x: model.apply(v, x, mutable=["features"])
+    maps = jax.eval_shape(apply, variables, image)[1]["features"]
+    for stride in filter(str.isdecimal, maps):
+        changes = {stride: jax.ShapeDtypeStruct((5, *maps[stride].shape[1:]), maps[stride].dtype)}
+        assert jax.eval_shape(apply, {**variables, "perturbations": changes}, image)[0].shape == (5, 7)
+
+
 @pytest.mark.parametrize(("name", "heads"), [("googlenet", 2), ("inception_v3", 1)])
 def test_auxiliary_heads_speak_in_training_only(name, heads) -> None:
     model = models.make(name, 7, bn_group=2)

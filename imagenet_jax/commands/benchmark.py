@@ -34,24 +34,29 @@ _WORDS = {"read": "read records, one thread", "whole": "(decode whole images)", 
 
 
 def main(argv: list[str]) -> None:
-    """Runs the command; `argv` holds its name and the topic."""
-    if argv[1:2] == ["compare"] and len(argv) == 4:
-        from imagenet_jax.training import comparing
-
-        print(comparing.words(*map(comparing.read, argv[2:])))
-        return
-    topic = TOPICS.get(" ".join(argv[1:]))
-    if topic is None:
-        raise UserError(f"benchmark what? Write `python -m imagenet_jax benchmark {'`, `benchmark '.join(TOPICS)}` or "
-                        "`benchmark compare FIRST.json SECOND.json`")
+    """Runs the command; `argv` holds its name, the topic, and the two files that are to be compared."""
+    topic, files = TOPICS.get("".join(argv[1:2])), argv[2:]
+    if topic is None or len(files) != (2 if topic is compare else 0):
+        raise UserError(f"benchmark what? Write `python -m imagenet_jax benchmark {'`, `benchmark '.join(TOPICS)} "
+                        "FIRST.json SECOND.json`")
     if not all(batch.isdecimal() and int(batch) for batch in BATCHES.value):
         raise UserError(f"--batches={','.join(BATCHES.value)}: write whole numbers above 0, such as 64,128,256")
     from imagenet_jax import runtime
 
     runtime.configure()
-    if topic is measure_pod:
-        runtime.compile_only()
-    topic()
+    topic(*files)
+
+
+def _recipe() -> Any:
+    """The recipe that is measured, filled and checked."""
+    from imagenet_jax import config as config_lib
+    from imagenet_jax import models
+
+    config = CONFIG.value or config_lib.base()
+    config.dataset.dir = DATASET.value or config.dataset.dir
+    config = models.fill_view(config)
+    config_lib.check(config)
+    return config
 
 
 def measure_input() -> None:
@@ -60,14 +65,13 @@ def measure_input() -> None:
     import numpy as np
 
     from imagenet_jax import config as config_lib
-    from imagenet_jax import dataset, models
+    from imagenet_jax import dataset
     from imagenet_jax.dataset import cache
     from imagenet_jax.input import benchmark, chunks, loader, width
 
-    config = models.fill_view(CONFIG.value or config_lib.base())
-    config_lib.check(config)
+    config = _recipe()
     config.augment.ramp = ()  # the first size is measured
-    opened = dataset.open_dataset(config_lib.dataset_dir(DATASET.value or config.dataset.dir))
+    opened = dataset.open_dataset(config_lib.dataset_dir(config.dataset.dir))
     records = cache.keep(dataset.open_split(opened, config.dataset.train_split), config.loader.cache_gb)
     stages = benchmark.measure(
         loader.Part(records, np.arange(len(records))), config.augment, batch=config.global_batch,
@@ -97,14 +101,11 @@ def table(stages: list, cores: int) -> str:
 
 def measure_step() -> None:
     """The train step; nothing here may need TensorFlow."""
-    from imagenet_jax import config as config_lib
-    from imagenet_jax import models
     from imagenet_jax.training import benchmark, benchmark_words
 
     if VS.value:
         return measure_versus()
-    config = models.fill_view(CONFIG.value or config_lib.base())
-    config_lib.check(config)
+    config = _recipe()
     setting, results = benchmark.setting(config), []
     print(benchmark_words.heading(setting), flush=True)
     for result in benchmark.measure(config, [*map(int, BATCHES.value)], seconds=SECONDS.value or 10):
@@ -142,14 +143,9 @@ def measure_versus() -> None:
 
 def measure_together(topic: str) -> None:
     """Training or evaluation from a dataset, beside the input and the devices alone."""
-    from imagenet_jax import config as config_lib
-    from imagenet_jax import models
     from imagenet_jax.training import benchmark, together
 
-    config = CONFIG.value or config_lib.base()
-    config.dataset.dir = DATASET.value or config.dataset.dir
-    config = models.fill_view(config)
-    config_lib.check(config)
+    config = _recipe()
     found = together.measure(topic, config, seconds=SECONDS.value or 10)
     print(together.words(topic, config, found))
     _write(benchmark.setting(config) | {"topic": topic, "seconds": SECONDS.value or 10, "together": found._asdict()})
@@ -159,12 +155,9 @@ def measure_scaling() -> None:
     """The train step on more and more of the devices of this host."""
     import jax
 
-    from imagenet_jax import config as config_lib
-    from imagenet_jax import models
     from imagenet_jax.training import benchmark, scaling
 
-    config = models.fill_view(CONFIG.value or config_lib.base())
-    config_lib.check(config)
+    config = _recipe()
     share = BATCH_PER_DEVICE.value or -(-config.global_batch // len(jax.devices()))
     rows = list(scaling.measure(config, share, seconds=SECONDS.value or 10))
     print(scaling.words(config, share, rows))
@@ -174,17 +167,24 @@ def measure_scaling() -> None:
 
 def measure_pod() -> None:
     """The train step, compiled for a slice of a TPU pod; nothing here may need TensorFlow, or a TPU."""
-    from imagenet_jax import config as config_lib
-    from imagenet_jax import models
-    from imagenet_jax.training import pod, pod_words
+    from imagenet_jax import runtime
 
     if not TOPOLOGY.value:
         raise UserError("benchmark pod: for which TPUs? Write --topology=v5e:4x4, a generation and its chips")
-    config = models.fill_view(CONFIG.value or config_lib.base())
-    config_lib.check(config)
+    runtime.compile_only()
+    from imagenet_jax.training import pod, pod_words
+
+    config = _recipe()
     compiled = pod.compile_for(config, pod.devices_of(TOPOLOGY.value), BATCH_PER_DEVICE.value or None)
     print(pod_words.words(config, TOPOLOGY.value, compiled))
     _write(pod_words.figures(config, TOPOLOGY.value, compiled))
+
+
+def compare(first: str, second: str) -> None:
+    """Two results of this command beside each other."""
+    from imagenet_jax.training import comparing
+
+    print(comparing.words(*map(comparing.read, (first, second))))
 
 
 def _write(figures: dict[str, Any]) -> None:
@@ -194,5 +194,6 @@ def _write(figures: dict[str, Any]) -> None:
 
 
 TOPICS = {"input": measure_input, "step": measure_step, "train": functools.partial(measure_together, "train"),
-          "evaluate": functools.partial(measure_together, "evaluate"), "scaling": measure_scaling, "pod": measure_pod}
-ARGUMENTS = f"{'|'.join(TOPICS)}|compare A B"
+          "evaluate": functools.partial(measure_together, "evaluate"), "scaling": measure_scaling, "pod": measure_pod,
+          "compare": compare}
+ARGUMENTS = f"{'|'.join(TOPICS)} A B"

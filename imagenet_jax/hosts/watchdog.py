@@ -24,7 +24,7 @@ _REMEDY = ("The stacks of all threads are above, each host's in its own log. The
            "checkpoint.")
 _KNOWN = 3  # steps after which their median is known; until then there is patience
 _SUSPECTED = 1 / 30  # of FLOOR, after which the others are asked, and again: a host that hangs is named before JAX
-# aborts with a stack trace, after 54 seconds when its network is gone (measured), 100 without a sign of life
+# aborts with a stack trace, within a minute when its network is gone, after 100 seconds without a sign of life
 _ANSWERED_WITHIN = 10.0  # seconds in which a host says what it does, if it can
 
 

@@ -1,8 +1,6 @@
 """What a trained network says of pictures, on all devices."""
 
-import collections
 import contextlib
-import itertools
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -73,11 +71,7 @@ def predict(trained: evaluating.Trained, images: Images, asked: Asked = USUAL,
 
     batches = reading.batches(images, batch=batch, view=config.view, workers=workers)
     with contextlib.closing(loader.prefetch(batches, put, workers.prefetch)) as placed:
-        running = ((seen, step(variables, device_batch)) for seen, device_batch in placed)
-        ahead = collections.deque(itertools.islice(running, parallel.STEPS_IN_FLIGHT - 1))
-        while ahead:
-            ahead.extend(itertools.islice(running, 1))
-            seen, outputs = ahead.popleft()
+        for seen, outputs in parallel.dispatched((seen, step(variables, each)) for seen, each in placed):
             outputs = parallel.get_examples(outputs, layout)
             yield from _each(seen.pictures, outputs | ({"crop": seen.image} if asked.heat else {}))
 

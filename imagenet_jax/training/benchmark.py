@@ -192,11 +192,10 @@ def profile(config: config_lib.Config, batch: int | None, directory: str) -> lis
     side = ready(with_batch(config, batch, layout) if batch else config, layout)
     program = side.step.lower(side.state, side.batch).compile()
     state, _ = run(side.step, side.state, side.batch, 2)
-    with profiling.traced(directory):
-        for number in range(profiling.STEPS):
-            with profiling.marked(number):
-                state, metrics = side.step(state, side.batch)
-                jax.block_until_ready(metrics)
+    for number in range(profiling.STEPS):
+        with profiling.window(directory, number, first=0):
+            state, metrics = side.step(state, side.batch)
+            jax.block_until_ready(metrics)
     return profiling.costs(directory, program)
 
 

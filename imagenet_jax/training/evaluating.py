@@ -1,9 +1,7 @@
 """Runs a model over part of a dataset on all devices, for the training loop and for `evaluate` alike."""
 
-import collections
 import contextlib
 import functools
-import itertools
 import json
 import math
 import os
@@ -94,12 +92,10 @@ def evaluate(evaluator: Evaluator, variables: PyTree, part: loader.Part,
             names.update(zip(batch["index"].tolist(), batch["file_name"], strict=True))
             yield evaluator.run(variables, device_batch)
 
-    def judged(dispatched: Iterator[PyTree]) -> Iterator[dict[str, np.ndarray]]:
-        ahead = collections.deque(itertools.islice(dispatched, parallel.STEPS_IN_FLIGHT - 1))
-        while ahead:
-            ahead.extend(itertools.islice(dispatched, 1))
+    def judged(results: Iterator[PyTree]) -> Iterator[dict[str, np.ndarray]]:
+        for result in parallel.dispatched(results):
             with watchdog.doing("waiting for the devices in an evaluation"):
-                outputs = parallel.get_examples(ahead.popleft(), layout)
+                outputs = parallel.get_examples(result, layout)
                 if keep:
                     keep(exact.join_hosts(outputs))
             watchdog.passed(f"{len(names)} examples of an evaluation")

@@ -5,7 +5,8 @@ devices: so consecutive examples lie on neighbouring devices of one micro-batch,
 the same examples on any hardware.
 """
 
-from collections.abc import Callable, Mapping
+import collections
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -102,6 +103,16 @@ def get_state(tree: PyTree, layout: Layout) -> PyTree:
     """Copies replicated arrays back to this host as numpy."""
     here = jax.device_get(jax.tree.map(lambda x: x.addressable_shards[0].data, tree))
     return jax.tree.map(lambda x: x[0], here) if layout.mode == "pmap" else here
+
+
+def dispatched(results: Iterable[PyTree]) -> Iterator[PyTree]:
+    """The results of steps in their order, each when STEPS_IN_FLIGHT of them are under way, or all."""
+    running: collections.deque[PyTree] = collections.deque()
+    for each in results:
+        running.append(each)
+        if len(running) >= STEPS_IN_FLIGHT:
+            yield running.popleft()
+    yield from running
 
 
 def put_batch(batch: Mapping[str, np.ndarray], layout: Layout, micro: int | None = None) -> dict[str, jax.Array]:

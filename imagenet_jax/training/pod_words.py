@@ -71,9 +71,10 @@ def _conclusion(config: config_lib.Config, compiled: Compiled) -> str:
     return (f"{least.binds.capitalize()} binds: at most {rate:,.0f} img/s a device, "
             f"{rate * compiled.devices:,.0f} in all. The recipe's {config.duration} on ImageNet, {compiled.steps:,} "
             f"steps of {compiled.batch * compiled.devices:,}, take at least {compiled.hours:,.2f} hours, "
-            f"{compiled.hours * compiled.devices:,.1f} device-hours.\nThat is a bound: every byte moved once and at "
-            "the full rate, three forward passes of multiply-adds a step at the peak, what is reduced sent over all "
-            "links at once, and the three as if none ever waited; nothing for evaluation, checkpoints, input, start.")
+            f"{compiled.hours * compiled.devices:,.1f} device-hours.\nThat is an estimate from below: every byte moved "
+            "once (of what is read in part, all) and at the full rate, three forward passes of multiply-adds a step at "
+            "the peak, what is reduced sent over all links at once, and the three as if none ever waited; nothing for "
+            "evaluation, checkpoints, input, start.")
 
 
 def figures(config: config_lib.Config, topology: str, compiled: Compiled) -> dict[str, Any]:

@@ -4,7 +4,7 @@ import collections
 import contextlib
 import glob
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -13,7 +13,8 @@ from imagenet_jax.errors import UserError
 from imagenet_jax.training import hlo
 
 STEPS = 5  # that are traced
-FIRST, LAST = 10, 14  # of a run's, counted from its start: what is slow once is over then
+FIRST = 10  # of a run's, counted from its start: what is slow once is over then
+LAST = FIRST + STEPS - 1
 LARGEST = 10  # operations that are told by name
 _AROUND = ("while", "call", "conditional")  # whose time is that of what they run
 
@@ -27,23 +28,19 @@ class Cost(NamedTuple):
 
 
 @contextlib.contextmanager
-def traced(directory: str) -> Iterator[None]:
-    """Records what devices and threads do, into directory/plugins/profile/TIME."""
-    jax.profiler.start_trace(directory, create_perfetto_trace=True)
-    try:
+def window(directory: str, number: int, first: int = FIRST) -> Iterator[None]:
+    """What step `number` is done in: STEPS of them from `first` on are traced into directory/plugins/profile/TIME.
+
+    Nothing is if the directory is ''.
+    """
+    if not directory:
         yield
-    finally:
-        jax.profiler.stop_trace()
-
-
-@contextlib.contextmanager
-def window(directory: str, number: int) -> Iterator[None]:
-    """What a run's step `number` is done in: the steps from FIRST to LAST are traced, unless the directory is ''."""
-    if directory and number == FIRST:
+        return
+    if number == first:
         jax.profiler.start_trace(directory, create_perfetto_trace=True)
-    with marked(number) if directory else contextlib.nullcontext():
+    with jax.profiler.StepTraceAnnotation("train", step_num=number):
         yield
-    if directory and number == LAST:
+    if number == first + STEPS - 1:
         jax.profiler.stop_trace()
 
 
@@ -52,11 +49,6 @@ def check(directory: str, steps: int) -> None:
     if directory and steps < LAST:
         raise UserError(f"--profile records steps {FIRST} to {LAST} from the start, and {steps} are left of this run: "
                         "give it another --workdir, or a longer --config.duration")
-
-
-def marked(number: int) -> contextlib.AbstractContextManager[None]:
-    """Marks a step in a trace."""
-    return jax.profiler.StepTraceAnnotation("train", step_num=number)
 
 
 def costs(directory: str, program: Any, steps: int = STEPS) -> list[Cost]:
@@ -81,12 +73,8 @@ def _events(trace: Any) -> Iterator[tuple[str, float]]:
         own = [line for line in lines if line.name == "XLA Ops"]
         for line in own or lines:
             for event in line.events:
-                name = event.name if own else _stats(event).get("hlo_op", "")
+                name = event.name if own else dict(event.stats).get("hlo_op", "")
                 yield name.removeprefix("%").partition(" ")[0], event.duration_ns
-
-
-def _stats(event: Any) -> Mapping[str, Any]:
-    return dict(event.stats)
 
 
 def words(directory: str, found: list[Cost]) -> str:

@@ -1,6 +1,5 @@
 """Training and evaluation from a dataset: the input alone, the devices alone, and both together, by turns."""
 
-import collections
 import functools
 import itertools
 import time
@@ -86,22 +85,28 @@ def _measure(batches: Iterator[PyTree], compute: Callable[[PyTree], PyTree], exa
 
 def _rate(batches: Iterator[PyTree], compute: Callable[[PyTree], PyTree] | None, examples: int,
           seconds: float) -> tuple[float, float]:
-    """Images a second, and the share of the time in which a batch was waited for.
+    """Images a second, and the share of the time in which a batch was waited for."""
+    _run(batches, compute, seconds / 2)  # so that nothing is used up that was made during another turn
+    count, waited, passed = _run(batches, compute, seconds)
+    return count * examples / passed, waited / passed
 
-    Before it is measured it runs for half as long, so that nothing is used up that was made during another turn.
-    """
-    running: collections.deque[PyTree] = collections.deque()
-    for length in (seconds / 2, seconds):
-        start, waited, count = time.perf_counter(), 0.0, 0
-        while (passed := time.perf_counter() - start) < length or not count:
-            asked = time.perf_counter()
+
+def _run(batches: Iterator[PyTree], compute: Callable[[PyTree], PyTree] | None,
+         seconds: float) -> tuple[int, float, float]:
+    """Takes batches for so long, and two at least: how many; seconds that they were waited for; until all was done."""
+    start, waited, count = time.perf_counter(), 0.0, 0
+
+    def results() -> Iterator[PyTree]:
+        nonlocal waited
+        while (asked := time.perf_counter()) - start < seconds or not count:
             batch = next(batches)
             waited += time.perf_counter() - asked
-            running.append(compute(batch) if compute else batch)
-            if len(running) >= parallel.STEPS_IN_FLIGHT:
-                jax.block_until_ready(running.popleft())
-            count += 1
-    return count * examples / passed, waited / passed
+            yield compute(batch) if compute else batch
+
+    for result in parallel.dispatched(results()):
+        jax.block_until_ready(result)
+        count += 1
+    return count, waited, time.perf_counter() - start
 
 
 def words(topic: str, config: config_lib.Config, found: Together) -> str:

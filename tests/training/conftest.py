@@ -25,6 +25,18 @@ def without_pictures(monkeypatch):
 
 
 @pytest.fixture
+def step_config(monkeypatch):
+    """A small recipe without a dataset, as `benchmark step` takes it."""
+    monkeypatch.setitem(models.REGISTRY, "small", models.Spec(SmallNet))
+    config = config_lib.base()
+    config.global_batch = 64
+    config.augment.size = config.view.size = config.view.resize = 32
+    config.model.name = "small"
+    config.model.bn_group = 16
+    return config
+
+
+@pytest.fixture
 def small_config(dataset_dir, monkeypatch):
     monkeypatch.setitem(models.REGISTRY, "small", models.Spec(SmallNet))
     config = config_lib.base()

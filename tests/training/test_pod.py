@@ -7,26 +7,13 @@ import types
 import jax
 import pytest
 from jax.experimental import topologies
-from small_net import SmallNet
 
-from imagenet_jax import config as config_lib
 from imagenet_jax import models
 from imagenet_jax.errors import UserError
 from imagenet_jax.models import counting
 from imagenet_jax.training import benchmark, peaks, pod, pod_words
 
 V5E = peaks.memory("TPU v5 lite"), peaks.peak("TPU v5 lite", "bfloat16"), peaks.links("TPU v5 lite")
-
-
-@pytest.fixture
-def config(monkeypatch):
-    monkeypatch.setitem(models.REGISTRY, "small", models.Spec(SmallNet))
-    config = config_lib.base()
-    config.global_batch = 64
-    config.augment.size = config.view.size = config.view.resize = 32
-    config.model.name = "small"
-    config.model.bn_group = 16
-    return config
 
 
 def test_the_least_time_is_what_takes_longest():
@@ -47,36 +34,36 @@ def test_a_device_has_its_share_of_its_chip():
     assert peaks.memory("cpu") is peaks.links("NVIDIA H200") is None
 
 
-def test_the_step_of_the_recipe_is_compiled_and_nothing_of_it_is_made(config):
-    config.parallel, config.ema_decay = "pmap", 0.9
+def test_the_step_of_the_recipe_is_compiled_and_nothing_of_it_is_made(step_config):
+    step_config.parallel, step_config.ema_decay = "pmap", 0.9
     devices = jax.devices()
     before = len(jax.live_arrays())
-    compiled = pod.compile_for(config, devices, 4)
+    compiled = pod.compile_for(step_config, devices, 4)
     assert len(jax.live_arrays()) == before
     assert (compiled.batch, compiled.devices, compiled.chips) == (4, len(devices), len(devices))
     assert compiled.steps == round(90 * benchmark.EXAMPLES / (4 * len(devices)))
-    params = counting.params_and_macs(models.make(num_classes=benchmark.CLASSES, **config.model), 32)[0]
+    params = counting.params_and_macs(models.make(num_classes=benchmark.CLASSES, **step_config.model), 32)[0]
     assert params * 4 <= compiled.program.collective_bytes["all-reduce"] <= params * 4 + 10_000
     assert compiled.plan.total > compiled.plan.arguments > 2 * params * 4 / 2**30  # params, momentum, averages
     assert compiled.plan.fits is None and compiled.hours is None  # nobody knows what 'cpu' has
-    said = pod_words.words(config, "cpu:8", compiled)
+    said = pod_words.words(step_config, "cpu:8", compiled)
     assert "how much there is, is not known" in said and "the time is unknown" in said and "conv" in said
-    assert json.loads(json.dumps(pod_words.figures(config, "cpu:8", compiled)))["device_hours"] is None
+    assert json.loads(json.dumps(pod_words.figures(step_config, "cpu:8", compiled)))["device_hours"] is None
 
 
-def test_hours_are_those_of_all_steps(config, monkeypatch):
+def test_hours_are_those_of_all_steps(step_config, monkeypatch):
     for name, value in (("memory", V5E[0]), ("links", V5E[2])):
         monkeypatch.setattr(peaks, name, lambda kind, value=value: value)
     monkeypatch.setattr(peaks, "peak", lambda *_: V5E[1])
-    compiled = pod.compile_for(config, jax.devices())
+    compiled = pod.compile_for(step_config, jax.devices())
     assert compiled.batch == 8 and compiled.plan.fits  # its share of the recipe's own batch
     least = compiled.program.bound.seconds
     assert least >= compiled.program.hbm_bytes / 819e9
     assert compiled.hours == pytest.approx(90 * benchmark.EXAMPLES / 64 * least / 3600, rel=1e-3)
-    assert "device-hours" in pod_words.words(config, "v5e:2x4", compiled)
+    assert "device-hours" in pod_words.words(step_config, "v5e:2x4", compiled)
 
 
-def test_a_program_that_is_too_large_is_told_with_what_it_needs(config, monkeypatch):
+def test_a_program_that_is_too_large_is_told_with_what_it_needs(step_config, monkeypatch):
     message = ("RESOURCE_EXHAUSTED: XLA:TPU compile permanent error. Ran out of memory in memory space hbm. "
                "Used 20.51G of 15.75G hbm. Exceeded hbm capacity by 4.76G.")
     assert pod.refused(message)[:2] == (20.51, 15.75) and not pod.refused(message).fits
@@ -86,11 +73,11 @@ def test_a_program_that_is_too_large_is_told_with_what_it_needs(config, monkeypa
         raise jax.errors.JaxRuntimeError(message)
 
     monkeypatch.setattr(pod, "lower", lambda *_: types.SimpleNamespace(compile=fail))
-    compiled = pod.compile_for(config, jax.devices())
+    compiled = pod.compile_for(step_config, jax.devices())
     assert compiled.program is compiled.hours is None
-    said = pod_words.words(config, "v5e:2x4", compiled)
+    said = pod_words.words(step_config, "v5e:2x4", compiled)
     assert "does not fit: 20.51 GiB are needed, and a device has 15.75" in said and "--batch_per_device" in said
-    assert json.dumps(pod_words.figures(config, "v5e:2x4", compiled))
+    assert json.dumps(pod_words.figures(step_config, "v5e:2x4", compiled))
 
 
 def test_without_libtpu_it_is_said_what_to_install(monkeypatch):

@@ -2,10 +2,7 @@
 
 import jax
 import pytest
-from small_net import SmallNet
 
-from imagenet_jax import config as config_lib
-from imagenet_jax import models
 from imagenet_jax.errors import UserError
 from imagenet_jax.training import benchmark, loop, profiling
 from imagenet_jax.training.profiling import Cost
@@ -16,12 +13,8 @@ def told(said: str, directory) -> None:
     assert list(directory.rglob("*.xplane.pb")) and list(directory.rglob("perfetto_trace.json.gz"))
 
 
-def test_the_best_batch_is_traced(tmp_path, monkeypatch):
-    monkeypatch.setitem(models.REGISTRY, "small", models.Spec(SmallNet))
-    config = config_lib.base()
-    config.augment.size = config.view.size = config.view.resize = 32
-    config.model.name, config.model.bn_group = "small", 2
-    found = benchmark.profile(config, 16, str(tmp_path))
+def test_the_best_batch_is_traced(step_config, tmp_path):
+    found = benchmark.profile(step_config, 16, str(tmp_path))
     assert any("conv" in each.layer for each in found) and any("backward" in each.layer for each in found)
     assert found == sorted(found, key=lambda each: -each.ms) and found[-1].ms > 0
     assert len({each.operation for each in found}) == len(found)

@@ -2,25 +2,19 @@
 
 import jax
 import pytest
-from small_net import SmallNet
 
-from imagenet_jax import config as config_lib
-from imagenet_jax import models
 from imagenet_jax.training import scaling
 
 
-def test_every_number_of_devices_and_mode_is_measured(monkeypatch):
-    monkeypatch.setitem(models.REGISTRY, "small", models.Spec(SmallNet))
+def test_every_number_of_devices_and_mode_is_measured(step_config, monkeypatch):
     devices = jax.devices()[:3]
     monkeypatch.setattr(jax, "devices", lambda: devices)
-    config = config_lib.base()
-    config.augment.size = config.view.size = config.view.resize = 32
-    config.model.name, config.model.bn_group = "small", 8
-    rows = list(scaling.measure(config, 4, seconds=0.05))
+    step_config.model.bn_group = 8
+    rows = list(scaling.measure(step_config, 4, seconds=0.05))
     assert [(row.devices, row.mode) for row in rows] == [(n, mode) for n in (1, 2, 3) for mode in scaling.MODES]
     assert all(row.img_per_s == pytest.approx(4e3 * row.devices / row.ms_per_step) for row in rows)
     assert all(row.dispatch_ms > 0 for row in rows)
-    table = scaling.words(config, 4, [*rows[:2], rows[0]._replace(devices=2, img_per_s=rows[0].img_per_s)])
+    table = scaling.words(step_config, 4, [*rows[:2], rows[0]._replace(devices=2, img_per_s=rows[0].img_per_s)])
     assert " 50.0%" in table.splitlines()[-1] and "100.0%" in table.splitlines()[2] and "share the cores" in table
 
 

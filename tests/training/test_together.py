@@ -32,3 +32,10 @@ def test_what_is_slower_decides_and_waiting_is_counted(made_in, used_in, waits):
     found = together._measure(batches(), compute, 4, 0.5)
     assert (found.input < found.devices) == waits and found.ratio == pytest.approx(1, abs=0.5)
     assert found.waiting > 0.8 if waits else found.waiting < 0.2
+
+
+def test_a_step_counts_when_it_is_done_and_not_when_it_is_begun(monkeypatch):
+    done = []
+    monkeypatch.setattr(together.jax, "block_until_ready", lambda result: (time.sleep(0.02), done.append(result)))
+    count, _, passed = together._run(iter(range(1000)), lambda batch: batch, 0.0)
+    assert done == [*range(count)] and count >= 1 and passed >= 0.02 * count

@@ -2,39 +2,26 @@
 
 import numpy as np
 import pytest
-from small_net import SmallNet
 
-from imagenet_jax import config as config_lib
-from imagenet_jax import models
 from imagenet_jax.errors import UserError
 from imagenet_jax.training import benchmark, versus
 
 
-@pytest.fixture
-def config(monkeypatch):
-    monkeypatch.setitem(models.REGISTRY, "small", models.Spec(SmallNet))
-    config = config_lib.base()
-    config.global_batch = 64
-    config.augment.size = config.view.size = config.view.resize = 32
-    config.model.name = "small"
-    config.model.bn_group = 16
-    return config
-
-
-def test_changes_are_values_of_the_type_of_their_key(config):
-    changed = versus.overridden(config, ["parallel=shard_map", "global_batch=32", "ema_decay=0.5", "freeze=('a', 'b')"])
+def test_changes_are_values_of_the_type_of_their_key(step_config):
+    changed = versus.overridden(step_config, ["parallel=shard_map", "global_batch=32", "ema_decay=0.5",
+                                              "freeze=('a', 'b')"])
     assert (changed.parallel, changed.global_batch, changed.ema_decay) == ("shard_map", 32, 0.5)
     assert tuple(changed.freeze) == ("a", "b")
-    assert (config.parallel, config.global_batch) == ("pmap", 64)
+    assert (step_config.parallel, step_config.global_batch) == ("pmap", 64)
 
 
 @pytest.mark.parametrize("change", ["model.dtyp=bfloat16", "parallel", "global_batch=many", "configs/resnet50.py"])
-def test_a_change_that_cannot_be_is_one_message(config, change):
+def test_a_change_that_cannot_be_is_one_message(step_config, change):
     with pytest.raises(UserError, match=f"--vs={change}"):
-        versus.overridden(config, [change])
+        versus.overridden(step_config, [change])
 
 
-def test_the_two_take_turns_through_the_steps_of_their_recipes(config, monkeypatch):
+def test_the_two_take_turns_through_the_steps_of_their_recipes(step_config, monkeypatch):
     turns, run = [], benchmark.run
 
     def told(step, state, batch, count):
@@ -42,12 +29,12 @@ def test_the_two_take_turns_through_the_steps_of_their_recipes(config, monkeypat
         return run(step, state, batch, 1)
 
     monkeypatch.setattr(benchmark, "run", told)
-    other = versus.overridden(config, ["parallel=shard_map", "global_batch=32"])
-    found = versus.measure(config, other, seconds=0.05)
+    other = versus.overridden(step_config, ["parallel=shard_map", "global_batch=32"])
+    found = versus.measure(step_config, other, seconds=0.05)
     assert [size for size, _ in turns[4:]] == [64, 32] * benchmark.WINDOWS  # after the warm-up
     assert found.lowest <= found.ratio <= found.highest and min(found.first, found.second) > 0
     assert "with parallel=shard_map, global_batch=32 trains on" in versus.words(
-        config, ["parallel=shard_map", "global_batch=32"], found)
+        step_config, ["parallel=shard_map", "global_batch=32"], found)
 
 
 def test_ratios_are_of_neighbours_so_that_what_slows_both_cancels():

@@ -56,7 +56,8 @@ def listing(lines: Sequence[str], most: int = 20) -> str:
 def digests(tree: PyTree) -> dict[str, str]:
     """The CRC32-C of each array with its type and shape, by path."""
     leaves = {path: np.asarray(leaf) for path, leaf in flatten(tree).items()}
-    return {path: f"{google_crc32c.extend(google_crc32c.value(_spec(leaf).encode()), leaf.tobytes()):08x}"
+    content = {path: np.ascontiguousarray(leaf).reshape(-1).view(np.uint8) for path, leaf in leaves.items()}
+    return {path: f"{google_crc32c.extend(google_crc32c.value(_spec(leaf).encode()), content[path]):08x}"
             for path, leaf in leaves.items()}
 
 

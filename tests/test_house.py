@@ -10,8 +10,8 @@ import pytest
 
 HERE = Path(__file__).parents[1]
 FLOORS = [  # from the ground; a room imports lower floors and itself
-    ["errors", "runtime", "trees"],
-    ["checkpoint", "classes", "config", "dataset", "hosts", "models"],
+    ["durable", "errors", "runtime", "trees"],
+    ["checkpoint", "classes", "config", "dataset", "hosts", "jpeg", "models"],
     ["cleaning", "evaluation", "input", "prepare", "transfer"],
     ["training"],
     ["inference"],

@@ -58,10 +58,10 @@ def _clean(dataset: dataset_lib.Dataset, out: str, probabilities: Sequence[str],
     records = {split: dataset_lib.open_split(dataset, split) for split in dataset.splits}
     tasks = measure.tasks(dataset, os.path.join(out, "measured"))
     os.makedirs(os.path.join(out, "measured"), exist_ok=True)
-    todo = [task for task in tasks if not os.path.exists(task.path)]
+    todo = [task for task in tasks if not measure.is_done(task)]
     if todo:
         run(todo)
-    missing = [task.path for task in todo if not os.path.exists(task.path)]
+    missing = [task.path for task in todo if not measure.is_done(task)]
     if missing:
         raise UserError(f"{len(missing)} of {len(todo)} ranges were measured, but not into {missing[0]}: workers must "
                         "see --out under the same path as this process")

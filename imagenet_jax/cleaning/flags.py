@@ -13,6 +13,7 @@ TRAIN = "train"
 # Every flag, with what it means.
 FLAGS = {
     "undecodable": "the image cannot be decoded to its end",
+    "corrupt": "part of the image is grey or noise: libjpeg says that its data are corrupt",
     "tiny": "the shorter side is below {side} px",
     "extreme_aspect": "the longer side is more than {aspect:g} times the shorter",
     "uniform": "the luminance varies by less than {contrast:g} of 255 (standard deviation)",
@@ -67,6 +68,7 @@ def of_images(rows: np.ndarray, at: Thresholds) -> dict[str, Found]:
     good, uniform = rows["decodable"], rows["contrast"] < at.contrast
     return {
         "undecodable": _found(~good, ~good, 1),
+        "corrupt": _found(good & rows["corrupt"], rows["corrupt"], 1),
         "tiny": _found(good & (short < at.side), short, -1),
         "extreme_aspect": _found(good & (aspect > at.aspect), aspect, 1),
         "uniform": _found(good & uniform, rows["contrast"], -1),

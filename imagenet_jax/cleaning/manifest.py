@@ -6,12 +6,12 @@
 
 import difflib
 import json
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from imagenet_jax import durable
 from imagenet_jax.cleaning.flags import FLAGS
 from imagenet_jax.dataset import Dataset
 from imagenet_jax.errors import UserError
@@ -22,10 +22,9 @@ _HEADER, _LINE = {"dataset", "splits", "flags"}, {"split", "index", "flags"}
 
 def write(path: str, header: Mapping[str, Any], lines: Iterable[Mapping[str, Any]]) -> None:
     """Writes a manifest, whole or not at all."""
-    with open(path + ".tmp", "w", encoding="utf-8") as file:
+    with durable.create(path) as file:
         for line in ({"manifest": VERSION, **header}, *lines):
             file.write(json.dumps(line, ensure_ascii=False) + "\n")
-    os.replace(path + ".tmp", path)
 
 
 def excluded(path: str, dataset: Dataset, split: str, flags: Sequence[str] = ()) -> np.ndarray:
@@ -57,6 +56,7 @@ def _read(path: str) -> Iterator[dict[str, Any]]:
     """The header, then the lines."""
     try:
         with open(path, encoding="utf-8") as file:
+            number = -1
             for number, text in enumerate(file):
                 line = json.loads(text)
                 if number == 0 and line["manifest"] > VERSION:
@@ -64,7 +64,7 @@ def _read(path: str) -> Iterator[dict[str, Any]]:
                 if lacking := (_LINE if number else _HEADER) - line.keys():
                     raise ValueError(f"line {number + 1} has no {', '.join(sorted(lacking))}")
                 yield line
-            if os.path.getsize(path) == 0:
+            if number < 0:
                 raise ValueError("it is empty")
     except OSError as error:
         raise UserError(f"no manifest {path} ({error.strerror}); `python -m imagenet_jax clean` writes one") from error

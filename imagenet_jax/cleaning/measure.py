@@ -17,16 +17,17 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import NamedTuple
 
+import google_crc32c
 import numpy as np
 from PIL import Image
 from scipy.fft import dctn
 from tqdm import tqdm
 
 from imagenet_jax import dataset as dataset_lib
-from imagenet_jax import runtime
+from imagenet_jax import durable, jpeg, runtime
 from imagenet_jax.errors import UserError
 
-VERSION = 1  # raise it when a row comes to mean something else: files of another version are measured anew
+VERSION = 2  # raise it when a row comes to mean something else: files of another version are measured anew
 RANGE = 1000  # examples a file: 0.9 MB, and seconds of work
 SIDE = 256  # px, shorter side at which brightness to sharpness are judged: about what a network is shown
 _READ_AT_ONCE = 50  # records in memory at a time
@@ -34,10 +35,11 @@ _THUMB = 16
 # (row, column) of the 64 lowest frequencies but the mean, by the sum of both.
 _LOWEST = tuple(np.array(sorted(np.ndindex(11, 11), key=lambda at: (sum(at), at))[1:65]).T)
 
-# 869 bytes; the 1.33 million examples of ImageNet are 1.1 GiB.
+# 870 bytes; the 1.33 million examples of ImageNet are 1.1 GiB.
 ROW = np.dtype([
     ("label", "<i4"),
     ("decodable", "?"),  # where False, all that follows but bytes_sha256 is 0
+    ("corrupt", "?"),  # see jpeg.corruption
     ("width", "<u4"), ("height", "<u4"),  # px
     ("brightness", "<f4"),  # mean luminance, 0..255
     ("contrast", "<f4"),  # standard deviation of the luminance
@@ -73,7 +75,7 @@ def measure(record: bytes) -> np.ndarray:
         raise
     except Exception:  # Pillow's decoders raise a dozen kinds over damaged files
         return row
-    row["decodable"] = True
+    row["decodable"], row["corrupt"] = True, bool(jpeg.corruption(encoded))
     row["width"], row["height"] = image.size
     row["pixels_sha256"] = _digest(str(image.size).encode(), image.tobytes())
     if min(image.size) > SIDE:
@@ -96,7 +98,7 @@ def tasks(dataset: dataset_lib.Dataset, directory: str) -> list[Task]:
     key = hashlib.sha256(identity.encode()).hexdigest()[:12]
     return [
         Task(os.path.abspath(dataset.directory), split, start, min(start + RANGE, count),
-             os.path.join(os.path.abspath(directory), f"{split}-{start:09d}-{key}.npy"))
+             os.path.join(os.path.abspath(directory), f"{split}-{start:09d}-{key}.rows"))
         for split, count in dataset.splits.items() for start in range(0, count, RANGE)
     ]
 
@@ -109,10 +111,8 @@ def measure_range(task: Task) -> str:
         block = records.read(np.arange(start, min(start + _READ_AT_ONCE, task.stop)))
         for i, record in enumerate(block, start - task.start):
             rows[i] = measure(record)
-    partial = f"{task.path}.{os.getpid()}.tmp"
-    with open(partial, "wb") as file:
-        np.save(file, rows)
-    os.replace(partial, task.path)
+    with durable.create(task.path, "wb") as file:
+        file.write(_sealed(rows.tobytes()))
     return task.path
 
 
@@ -162,15 +162,32 @@ def run_beam(todo: Sequence[Task], runner: str, options: Sequence[str]) -> None:
         _ = pipeline | beam.Create(todo) | beam.Reshuffle() | beam.Map(measure_range)
 
 
+def is_done(task: Task) -> bool:
+    """Whether a range is measured, and its file is what was written."""
+    return _read(task) is not None
+
+
 def load(done: Sequence[Task]) -> np.ndarray:
     """The rows of all ranges, ROW [n], in their order."""
-    rows = np.empty(sum(task.stop - task.start for task in done), ROW)
-    start = 0
+    rows, start = np.empty(sum(task.stop - task.start for task in done), ROW), 0
     for task in done:
-        part = np.load(task.path)
+        part = _read(task)
         rows[start : start + len(part)] = part
         start += len(part)
     return rows
+
+
+def _read(task: Task) -> np.ndarray | None:
+    try:
+        content = Path(task.path).read_bytes()
+    except OSError:
+        return None
+    rows = content[: (task.stop - task.start) * ROW.itemsize]
+    return np.frombuffer(rows, ROW) if content == _sealed(rows) else None
+
+
+def _sealed(rows: bytes) -> bytes:
+    return rows + google_crc32c.value(rows).to_bytes(4)
 
 
 def first_rows(dataset: dataset_lib.Dataset) -> dict[str, int]:

@@ -93,6 +93,8 @@ def main(argv: Sequence[str]) -> None:
     print(table(summaries))
     for ending, count, example in card.left_out(source):
         print(f"left out: {count:,} {ending}, for example {example}")
+    if corrupt := sum(len(split.corrupt) for split in summaries.values()):
+        print(f"corrupt: {corrupt:,}, of which libjpeg says that part of the picture is lost; kept, see corrupt.jpg")
     print(f"{time.monotonic() - start:.1f} s. Look at it: {Path(_OUT.value) / 'report.md'}")
     if any(split.quarantined for split in summaries.values()):
         print(f"Quarantined images and why: {Path(_OUT.value) / 'quarantine.jsonl'}")

@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 
+from imagenet_jax import durable
+
 Keep = Callable[[Mapping[str, np.ndarray]], None]
 
 
@@ -18,22 +20,17 @@ def saving(path: str, examples: int, classes: int) -> Iterator[Keep]:
     """Yields what to call with the outputs of each batch; the file appears when all `examples` were kept."""
     dtype = np.dtype([("index", "<i8"), ("label", "<i4"), ("probabilities", "<f2", (classes,))])
     os.makedirs(os.path.dirname(path), exist_ok=True)
-    rows = np.lib.format.open_memmap(path + ".tmp", mode="w+", dtype=dtype, shape=(examples,))
-    done = 0
+    with durable.partial(path) as aside:
+        rows, done = np.lib.format.open_memmap(aside, mode="w+", dtype=dtype, shape=(examples,)), 0
 
-    def keep(outputs: Mapping[str, np.ndarray]) -> None:
-        nonlocal done
-        real = np.flatnonzero(np.asarray(outputs["mask"]) > 0)
-        for name in dtype.names:
-            rows[name][done : done + len(real)] = np.asarray(outputs[name])[real]
-        done += len(real)
+        def keep(outputs: Mapping[str, np.ndarray]) -> None:
+            nonlocal done
+            real = np.flatnonzero(np.asarray(outputs["mask"]) > 0)
+            for name in dtype.names:
+                rows[name][done : done + len(real)] = np.asarray(outputs[name])[real]
+            done += len(real)
 
-    try:
         yield keep
         if done != examples:
             raise RuntimeError(f"kept the probabilities of {done} examples of {examples}")
         rows.flush()
-        os.replace(path + ".tmp", path)
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            os.remove(path + ".tmp")

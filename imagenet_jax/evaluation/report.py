@@ -8,6 +8,7 @@ from typing import Any
 
 from sklearn.metrics import classification_report, precision_recall_fscore_support
 
+from imagenet_jax import durable
 from imagenet_jax.errors import UserError
 from imagenet_jax.evaluation import confusion, exact
 
@@ -57,7 +58,7 @@ def write_evaluation(out_dir: str, predictions: exact.Predictions, classes: Sequ
                           for i, j, count in zip(*wrong, strict=True)],
         "per_class": per_class,
     }
-    with open(os.path.join(out_dir, "results.json"), "w", encoding="utf-8") as file:
+    with durable.create(os.path.join(out_dir, "results.json")) as file:
         json.dump(results, file, indent=1)
         file.write("\n")
     with open(os.path.join(out_dir, "report.txt"), "w", encoding="utf-8") as file:

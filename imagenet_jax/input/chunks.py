@@ -17,7 +17,7 @@ import numpy as np
 from imagenet_jax import dataset
 from imagenet_jax.errors import UserError
 from imagenet_jax.input import crops as crops_lib
-from imagenet_jax.input import pixels
+from imagenet_jax.input import damage, pixels
 from imagenet_jax.input.policies import Augmentation
 
 tf = pixels.tf
@@ -50,12 +50,13 @@ class Plan(NamedTuple):
     """What a batch is made of.
 
     index: int64 [B]. uniform: float [B, crops.DRAWS] for crops, and `more` [B, draws] for the augmentation; None where
-    nothing is drawn.
+    nothing is drawn. after: the example to show where that of an index is damaged; None where damage is an error.
     """
 
     index: np.ndarray
     uniform: np.ndarray | None = None
     more: np.ndarray | None = None
+    after: Callable[[int], int] | None = None
 
 
 class Transform(NamedTuple):
@@ -93,10 +94,11 @@ class Undecodable(UserError):
 
 def batches(records: dataset.Records, steps: Iterable[int], plan: Callable[[int], Plan], transform: Transform,
             batch: int, workers: Workers = DEFAULT) -> Iterator[Batch]:
-    """A batch of image, label, file_name, index and mask (all ones) for each step, in order.
+    """A batch of image, label, file_name, index, fault and mask (all ones) for each step, in order.
 
     Raises:
-        UserError: a shard is damaged; an image cannot be decoded. All batches before it have been yielded.
+        UserError: where the plan forgives no damage, a shard is damaged, or an image cannot be decoded. All batches
+            before it have been yielded.
     """
     threads = workers.threads or cores()
     ahead = max(AHEAD, -(-chunk_size(transform.shape) * max(READS, 2 * threads) // batch))
@@ -150,7 +152,7 @@ def start(crew: Crew, records: dataset.Records, step: int, plan: Callable[[int],
 def empty(batch: int, shape: tuple[int, ...]) -> Batch:
     """The arrays of a batch of images of a shape."""
     return {"image": np.empty((batch, *shape), np.uint8), "label": np.empty(batch, np.int32),
-            "file_name": np.empty(batch, object), "index": np.empty(batch, np.int64),
+            "file_name": np.empty(batch, object), "index": np.empty(batch, np.int64), "fault": np.empty(batch, object),
             "mask": np.ones(batch, np.float32)}
 
 
@@ -181,26 +183,31 @@ def viewer(transform: Transform) -> Callable[[Sequence[bytes]], np.ndarray]:
 
 
 class _Chunk(NamedTuple):
-    """What was read of n examples. crops: int32 [n, crops.CROP]. more: see Plan."""
+    """What was read of n examples.
+
+    faults: what is wrong with each, or ''. crops: int32 [n, crops.CROP]. more: see Plan. forgiving: whether one that
+    cannot be decoded is no error.
+    """
 
     records: list[bytes]
     rows: list[dataset.Row]
     index: np.ndarray
+    faults: list[str]
     crops: np.ndarray
-    more: np.ndarray | None
+    more: np.ndarray | None = None
+    forgiving: bool = False
 
 
 def _read(records: dataset.Records, planned: Future, part: slice,
           draw: Callable[[np.ndarray, np.ndarray], np.ndarray] | None) -> _Chunk:
     plan = planned.result()  # it was handed in first: some reader is at it
-    index = plan.index[part]
-    found = records.read(index)
+    found, index, faults = damage.read(records, plan.index[part], plan.after)
     rows = [dataset.row(record) for record in found]
     if draw is None:
-        return _Chunk(found, rows, index, np.zeros((len(rows), crops_lib.CROP), np.int32), None)
+        return _Chunk(found, rows, index, faults, np.zeros((len(rows), crops_lib.CROP), np.int32))
     sizes = [pixels.image_size(memoryview(record)[slice(*row.image)]) for record, row in zip(found, rows, strict=True)]
-    return _Chunk(found, rows, index, draw(plan.uniform[part], np.array(sizes)),
-                  None if plan.more is None else plan.more[part])
+    return _Chunk(found, rows, index, faults, draw(plan.uniform[part], np.array(sizes)),
+                  None if plan.more is None else plan.more[part], plan.after is not None)
 
 
 def _make(reading: Future, transform: Transform, graph: Callable[..., Any], place: Batch) -> None:
@@ -208,23 +215,20 @@ def _make(reading: Future, transform: Transform, graph: Callable[..., Any], plac
     chunk = reading.result()
     try:
         made = graph(tf.constant(np.array(chunk.records, object)), _spans(chunk.rows), tf.constant(chunk.crops))
-    except tf.errors.InvalidArgumentError as error:
-        reason = _undecodable(chunk, transform)
-        if not reason:
-            raise
-        raise Undecodable(f"An image could not be decoded: {reason}. Prepare the dataset again with --verify=decode: "
-                          "it finds such images and sets them aside.") from error
+    except tf.errors.InvalidArgumentError:
+        made = [_seen(chunk, i, transform) for i in range(len(chunk.rows))]
     if transform.write is None:
-        np.copyto(place["image"], np.asarray(memoryview(made)))  # numpy() would copy once more
+        np.copyto(place["image"], np.asarray(made if isinstance(made, list) else memoryview(made)))
     else:
         for image, crop, out in zip(made, chunk.crops, place["image"], strict=True):
-            transform.write(np.asarray(memoryview(image)), crop, out)
+            transform.write(np.asarray(memoryview(image)), crop, out)  # numpy() would copy once more
     if chunk.more is not None:
         for out, uniform in zip(place["image"], chunk.more, strict=True):
             out[:] = transform.augmentation.apply(out, uniform)
     place["label"][:] = [row.label for row in chunk.rows]
     place["file_name"][:] = [row.file_name for row in chunk.rows]
     place["index"][:] = chunk.index
+    place["fault"][:] = [fault.encode() for fault in chunk.faults]
 
 
 def _spans(rows: list[dataset.Row]) -> tf.Tensor:
@@ -253,14 +257,29 @@ def _graph(view: Callable[..., tf.Tensor], options: tuple[tuple[str, Any], ...],
         tf.TensorSpec([count, crops_lib.CROP], tf.int32))
 
 
-def _undecodable(chunk: _Chunk, transform: Transform) -> str:
-    """The name of the first image that cannot be decoded, and what is said of it; empty when all can."""
-    for record, row, crop in zip(chunk.records, chunk.rows, chunk.crops, strict=True):
-        try:
-            transform.view(tf.constant(record[slice(*row.image)]), crop, **transform.options)
-        except (tf.errors.InvalidArgumentError, ValueError) as error:  # of tf, and of PIL
-            return f"{row.file_name.decode()} ({_reason(error)})"
-    return ""
+def _seen(chunk: _Chunk, i: int, transform: Transform) -> tf.Tensor:
+    """What a transform makes of example i, alone; of what can be decoded of it, and noted, if the chunk forgives that.
+
+    Raises:
+        Undecodable: it cannot be decoded, and that is an error.
+    """
+    row, crop = chunk.rows[i], chunk.crops[i]
+    encoded = chunk.records[i][slice(*row.image)]
+
+    def see(image: bytes, crop: np.ndarray) -> tf.Tensor:
+        return transform.view(tf.constant(image), tf.constant(crop), **transform.options)
+
+    try:
+        return see(encoded, crop)
+    except (tf.errors.InvalidArgumentError, ValueError) as error:  # of tf, and of PIL
+        reason = f"{row.file_name.decode()} ({_reason(error)})"
+        if not chunk.forgiving:
+            raise Undecodable(f"An image could not be decoded: {reason}. Prepare the dataset again with "
+                              "--verify=decode: it finds such images and sets them aside.") from error
+    part = damage.decodable_part(encoded, pixels.image_size(encoded))
+    said = f"{reason} cannot be decoded. {'What can be of it' if part else 'Grey'} is shown in its place"
+    chunk.faults[i] = ". ".join(filter(None, [chunk.faults[i], said]))
+    return see(part, crop) if part else see(damage.GREY, np.array([0, 0, 1, 1, 0], np.int32))
 
 
 def _reason(error: Exception) -> str:

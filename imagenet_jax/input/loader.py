@@ -12,7 +12,7 @@ import numpy as np
 
 from imagenet_jax.dataset import Records
 from imagenet_jax.errors import UserError
-from imagenet_jax.input import chunks, crops, order, pixels, policies
+from imagenet_jax.input import chunks, crops, damage, order, pixels, policies
 from imagenet_jax.input.chunks import DEFAULT, Batch, Workers
 
 tf = pixels.tf
@@ -47,12 +47,13 @@ def train_batches(part: Part, *, seed: int, start_step: int, global_batch: int, 
         augment: keys of `config.augment`, the boundaries of the ramp in steps.
 
     Yields:
-        image uint8 [B, S, S, 3], label int32 [B], index int64 [B], mask float32 [B] (all ones), and file_name
-        (bytes) [B] for people, where B = global_batch / hosts. Nothing but (seed, position in the stream)
-        decides what a batch holds, and S nothing but its step.
+        image uint8 [B, S, S, 3], label int32 [B], index int64 [B], mask float32 [B] (all ones), and for people
+        file_name [B] and fault [B] (bytes), where B = global_batch / hosts. Nothing but (seed, position in the stream)
+        decides what a batch holds, and S nothing but its step. Of a picture that is damaged what can be decoded is
+        shown, or its neighbour in the pool: `fault` says so, and is empty for all others.
 
     Raises:
-        UserError: hosts that cannot share the batch; an image that cannot be decoded.
+        UserError: hosts that cannot share the batch; a shard that is lost.
     """
     batch = share(global_batch, host_slice)
     plan = train_plan(part.pool, seed=seed, global_batch=global_batch, augment=augment, host_slice=host_slice)
@@ -86,14 +87,14 @@ def share(global_batch: int, host_slice: Host) -> int:
 def train_plan(pool: np.ndarray, *, seed: int, global_batch: int, augment: Mapping[str, Any],
                host_slice: Host) -> Callable[[int], chunks.Plan]:
     """What a host's slice of the batch of a step is made of."""
-    more = augmentation(augment).draws
+    more, after = augmentation(augment).draws, damage.next_of(pool)
 
     def plan(step: int) -> chunks.Plan:
         positions = order.host_positions(step, global_batch, *host_slice)
         shown = order.repeated(positions, global_batch, augment["repeats"])
         drawn = functools.partial(order.draws, seed, int(positions[0]), len(positions))
         return chunks.Plan(pool[order.stream(seed, len(pool), shown)], drawn(crops.DRAWS),
-                           drawn(more, purpose=1) if more else None)
+                           drawn(more, purpose=1) if more else None, after)
 
     return plan
 

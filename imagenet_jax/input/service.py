@@ -31,7 +31,8 @@ CLOSED = "Closed to other machines. Whoever can log in to this one can connect, 
 OPEN = ("Other machines can connect, and it runs whatever it is sent: keep it in a private network or behind a "
         "firewall, or serve on --address=localhost and reach it through an ssh tunnel.")
 _TOKEN = "imagenet_jax.input.service.make"
-_MADE = {"image": tf.uint8, "label": tf.int32, "file_name": tf.string, "index": tf.int64}  # by a worker, for a step
+_MADE = {"image": tf.uint8, "label": tf.int32, "file_name": tf.string, "index": tf.int64,
+         "fault": tf.string}  # by a worker, for a step
 _AT_A_TIME = 2  # batches that a worker makes: one begins while the other ends
 _KNOWN_RELEASES = "2.21"  # of TensorFlow, whose private table of functions _register writes into
 _LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
@@ -128,7 +129,7 @@ def train_batches(address: str, part: Part, *, seed: int, start_step: int, globa
                     waiting[number] = arrived | {"mask": np.ones(batch, np.float32)}
             yield waiting.pop(step) if step in waiting else _alone(local(start_step=step))
             step += 1
-    except tf.errors.InvalidArgumentError as error:  # most likely an image, which our own input can name
+    except tf.errors.InvalidArgumentError as error:  # most likely a lost shard, which our own input can name
         for suspect in range(step, step + 2 * AHEAD):
             _alone(local(start_step=suspect))
         raise UserError(f"the tf.data service at {address} failed: {error.message}") from error
@@ -225,7 +226,7 @@ def _make(spec: bytes, pool: np.ndarray, step: np.ndarray) -> tuple[np.ndarray, 
         (_, size), *_ = loader.sizes(augment, int(step))
         transform = loader.train_transform({**augment, "size": size})
         made = chunks.finish(chunks.start(_crew(), records, int(step), plan, transform, batch))
-    except chunks.Undecodable as error:
+    except UserError as error:
         raise ValueError(str(error)) from error  # which reaches the run as an InvalidArgumentError
     return tuple(made[key] for key in _MADE)
 

@@ -17,7 +17,7 @@ import numpy as np
 import safetensors.numpy
 from flax import traverse_util
 
-from imagenet_jax import models
+from imagenet_jax import durable, models
 from imagenet_jax.errors import UserError
 from imagenet_jax.models import pickled
 
@@ -161,5 +161,5 @@ def _readable(path: str) -> Iterator[None]:
 def write(path: str, arrays: Mapping[str, np.ndarray], **notes: str) -> None:
     """Writes a .safetensors file with notes about its origin; a file of that name is replaced once all is written."""
     os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
-    safetensors.numpy.save_file(dict(arrays), path + ".tmp", {"format": "pt", **notes})
-    os.replace(path + ".tmp", path)
+    with durable.partial(path) as aside:
+        safetensors.numpy.save_file(dict(arrays), aside, {"format": "pt", **notes})

@@ -19,6 +19,8 @@ _COLUMNS = 8
 _TILE, _MARGIN = 96, 200  # px
 _LAST = 2048  # px, of the size histogram
 _UNEQUAL = 10  # times as many images in the largest class as in the smallest, from where on that is told
+_CORRUPT = ("libjpeg says that the data of these are corrupt, if only by a bit: part of the picture is grey or noise. "
+            "They are kept; `clean` flags them as `corrupt`, and training can leave them out.")
 _NO_DATE = {"metadata": {"Software": None}}  # the same dataset gives the same bytes
 
 
@@ -29,6 +31,7 @@ def write_card(directory: Path, source: Source, summaries: Mapping[str, Summary]
     for split, summary in summaries.items():
         records = dataset_lib.open_split(opened, split)
         _draw_samples(directory / f"{split}_samples.jpg", source, summary, records)
+    _draw_corrupt(directory / "corrupt.jpg", opened, summaries)
     (directory / "report.md").write_text("\n".join(_report(source, summaries)) + "\n", encoding="utf-8")
 
 
@@ -50,9 +53,10 @@ def _report(source: Source, summaries: Mapping[str, Summary]) -> list[str]:
     for split, summary in summaries.items():
         chosen = " (evenly chosen classes)" if len(summary.samples) > _ROWS else ""
         lines += ["", f"## Samples of {split}{chosen}", "", f"![samples of {split} with boxes]({split}_samples.jpg)"]
-    for title, name in (("Repaired", "repaired"), ("Quarantined", "quarantined")):
-        found = [(split, *line) for split, summary in summaries.items() for line in getattr(summary, name)]
-        lines += ["", f"## {title}: {len(found):,}", ""]
+    for name in ("repaired", "quarantined", "corrupt"):
+        found = [(split, *line[:2]) for split, summary in summaries.items() for line in getattr(summary, name)]
+        lines += ["", f"## {name.capitalize()}: {len(found):,}", ""]
+        lines += [_CORRUPT, "", "![the first of them](corrupt.jpg)", ""] if name == "corrupt" and found else []
         lines += _table(("split", "file", "reason"), found) if found else ["None."]
     if source.left_out:
         count = sum(count for count, _ in source.left_out.values())
@@ -130,6 +134,17 @@ def _draw_samples(path: Path, source: Source, summary: Summary, records: dataset
         for column, record in enumerate(records.read(summary.samples[label][:columns])):
             sheet.paste(_tile(record), (_MARGIN + column * (_TILE + 4), top))
     sheet.save(path, quality=90, subsampling=0)
+
+
+def _draw_corrupt(path: Path, opened: dataset_lib.Dataset, summaries: Mapping[str, Summary]) -> None:
+    """The first corrupt images of all splits, as decoders show them; no picture where there are none."""
+    records = [record for split, summary in summaries.items() if summary.corrupt for record in dataset_lib.open_split(
+        opened, split).read([place for *_, place in summary.corrupt[:_ROWS]])][:_ROWS]
+    sheet = Image.new("RGB", (_COLUMNS * (_TILE + 4), -(-len(records) // _COLUMNS) * (_TILE + 4)), "white")
+    for i, record in enumerate(records):
+        sheet.paste(_tile(record), (i % _COLUMNS * (_TILE + 4), i // _COLUMNS * (_TILE + 4)))
+    if records:
+        sheet.save(path, quality=90, subsampling=0)
 
 
 def _tile(record: bytes) -> Image.Image:

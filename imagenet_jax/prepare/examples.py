@@ -41,13 +41,14 @@ class Checked(NamedTuple):
     """What became of one example: kept (no reason), repaired (both) or refused (no example).
 
     size: (width, height) in pixels of what is kept, where it was looked at. unturned: EXIF says to turn the image to
-    see it upright, and it is kept as stored.
+    see it upright, and it is kept as stored. corrupt: what libjpeg says is wrong with the pixels of what is kept.
     """
 
     example: Example | None
     reason: str = ""
     size: tuple[int, int] | None = None
     unturned: bool = False
+    corrupt: str = ""
 
 
 class Options(NamedTuple):

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from imagenet_jax import durable
 from imagenet_jax.errors import UserError
 from imagenet_jax.prepare.examples import Checked, Example, Reference
 from imagenet_jax.prepare.sources.boxes import parse
@@ -36,6 +37,7 @@ class Summary(NamedTuple):
     shards: records in each shard. bytes: of serialized records. labels: kept examples by label.
     samples: places in the split of the first few of each label. widths, heights: images by size, in steps of 16 px.
     repaired, quarantined: [file name, reason] of each. unturned: images that EXIF says to turn, kept as stored.
+    corrupt: [file name, reason, place in the split] of those that are kept, although libjpeg says that they are.
     """
 
     shards: list[int] = []
@@ -49,6 +51,7 @@ class Summary(NamedTuple):
     repaired: list[list[str]] = []
     quarantined: list[list[str]] = []
     unturned: int = 0
+    corrupt: list[tuple[str, str, int]] = []
 
     @property
     def examples(self) -> int:
@@ -66,6 +69,7 @@ class _Tally(NamedTuple):
     heights: Counter
     repaired: list[list[str]]
     quarantined: list[list[str]]
+    corrupt: list[tuple[str, str, int]]
 
 
 def write_chunk(chunk: Chunk) -> int:
@@ -77,18 +81,18 @@ def write_chunk(chunk: Chunk) -> int:
         UserError: a source file can no longer be read.
         OSError: the disk is full or cannot be written.
     """
-    tally = _Tally(Counter(), Counter(), {}, Counter(), Counter(), [], [])
+    tally = _Tally(Counter(), Counter(), {}, Counter(), Counter(), [], [], [])
     partial = chunk.sidecar.with_suffix(f".{os.getpid()}.tmp")
     count, size = _write_records(partial, _judged(chunk, tally))
     if count:
-        _sync(partial)
+        durable.sync(partial)
         os.replace(partial, chunk.shard)
     summary = Summary([count] if count else [], size, tally.labels, tally.samples, tally.sums["boxes"],
                       tally.sums["dropped"], tally.widths, tally.heights, tally.repaired, tally.quarantined,
-                      tally.sums["unturned"])
+                      tally.sums["unturned"], tally.corrupt)
     disk = chunk.shard.stat().st_size if count else 0
-    partial.write_text(json.dumps({"digest": chunk.digest, "disk": disk, "summary": summary._asdict()}))
-    os.replace(partial, chunk.sidecar)
+    with durable.create(chunk.sidecar) as file:
+        json.dump({"digest": chunk.digest, "disk": disk, "summary": summary._asdict()}, file)
     if chunk.spool:
         chunk.spool.unlink()
     return len(chunk.references)
@@ -118,8 +122,9 @@ def read_summary(sidecar: Path) -> Summary:
 def merge(summaries: Iterable[Summary]) -> Summary:
     """The summary of a split from those of its chunks, in order."""
     shards, labels, widths, heights = [], Counter(), Counter(), Counter()
-    sums, samples, repaired, quarantined = Counter(), {}, [], []
+    sums, samples, repaired, quarantined, corrupt = Counter(), {}, [], [], []
     for one in summaries:
+        corrupt += [(name, reason, sum(shards) + place) for name, reason, place in one.corrupt]
         for label, places in one.samples.items():
             known = samples.setdefault(label, [])
             known += [sum(shards) + place for place in places][: SAMPLES - len(known)]
@@ -130,7 +135,7 @@ def merge(summaries: Iterable[Summary]) -> Summary:
         repaired += one.repaired
         quarantined += one.quarantined
     return Summary(shards, sums["bytes"], labels, samples, sums["boxes"], sums["dropped_boxes"], widths, heights,
-                   repaired, quarantined, sums["unturned"])
+                   repaired, quarantined, sums["unturned"], corrupt)
 
 
 def load(references: Iterable[Reference]) -> Iterator[tuple[Reference, Example | None]]:
@@ -165,7 +170,7 @@ def _judged(chunk: Chunk, tally: _Tally) -> Iterator[bytes]:
     place = 0
     for reference, example in load(chunk.references):
         fault = reference.fault or "cut short: the file ends within the image"
-        kept, reason, size, unturned = chunk.check(example) if example else Checked(None, fault)
+        kept, reason, size, unturned, corrupt = chunk.check(example) if example else Checked(None, fault)
         if reason:
             (tally.repaired if kept else tally.quarantined).append([printable(reference.file_name), reason])
         if kept is None:
@@ -179,6 +184,8 @@ def _judged(chunk: Chunk, tally: _Tally) -> Iterator[bytes]:
         tally.sums["boxes"] += len(kept.boxes)
         tally.sums["dropped"] += len(example.boxes) - len(kept.boxes)
         tally.sums["unturned"] += unturned
+        if corrupt:
+            tally.corrupt.append((printable(reference.file_name), corrupt, place))
         place += 1
         yield serialize(kept)
 
@@ -199,11 +206,6 @@ def _write_records(path: Path, records: Iterator[bytes]) -> tuple[int, int]:
     except RuntimeError as error:  # how ArrayRecord tells a full disk
         raise OSError(str(error)) from error
     return count, size
-
-
-def _sync(path: Path) -> None:
-    with open(path, "rb") as file:
-        os.fsync(file.fileno())
 
 
 def serialize(example: Example) -> bytes:

@@ -17,6 +17,7 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import PIL
+import simplejpeg
 from tqdm import tqdm
 
 from imagenet_jax.dataset.prepared import FORMAT, INDEX, SHARD_TEMPLATE, shard_name
@@ -90,7 +91,7 @@ def _write_shards(place: Place, source: Source, check: Callable[[Example], Check
                   workers: int) -> dict[str, int]:
     """Sees to it that every shard is there; returns the number of chunks of each split."""
     _stamp.cache_clear()
-    salt = repr((FORMAT, PIL.__version__, _described(check)))
+    salt = repr((FORMAT, PIL.__version__, simplejpeg.__version__, _described(check)))
     counts = dict.fromkeys(source.splits, 0)
     total = sum(source.totals.values()) or None
     with tqdm(total=total, desc="prepare", unit=" images", unit_scale=True, disable=None) as bar:
@@ -231,11 +232,10 @@ def _described(check: Callable[[Example], Checked]) -> tuple[str, str]:
 
 
 def _write_lists(directory: Path, summaries: Mapping[str, Summary]) -> None:
-    for name in ("quarantined", "repaired"):
+    for name, file in {"quarantined": "quarantine", "repaired": "repairs", "corrupt": "corrupt"}.items():
         lines = [json.dumps({"split": split, "file_name": file_name, "reason": reason}) + "\n"
-                 for split, summary in summaries.items() for file_name, reason in getattr(summary, name)]
-        file = {"quarantined": "quarantine.jsonl", "repaired": "repairs.jsonl"}[name]
-        (directory / file).write_text("".join(lines))
+                 for split, summary in summaries.items() for file_name, reason, *_ in getattr(summary, name)]
+        (directory / f"{file}.jsonl").write_text("".join(lines))
 
 
 def _write_index(directory: Path, source: Source, summaries: Mapping[str, Summary]) -> None:
@@ -252,6 +252,7 @@ def _write_index(directory: Path, source: Source, summaries: Mapping[str, Summar
         "class_names": source.class_names,
         "quarantined": sum(len(summary.quarantined) for summary in summaries.values()),
         "repaired": sum(len(summary.repaired) for summary in summaries.values()),
+        "corrupt": sum(len(summary.corrupt) for summary in summaries.values()),
         "dropped_boxes": sum(summary.dropped_boxes for summary in summaries.values()),
     }
     (directory / INDEX).write_text(json.dumps(index, indent=1) + "\n")

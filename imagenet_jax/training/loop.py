@@ -5,7 +5,7 @@ import functools
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -17,7 +17,17 @@ from imagenet_jax.errors import UserError
 from imagenet_jax.evaluation import exact
 from imagenet_jax.hosts import watchdog
 from imagenet_jax.input import loader, processes, service
-from imagenet_jax.training import evaluating, judging, parallel, profiling, reporting, run_report, schedule, workdirs
+from imagenet_jax.training import (
+    damaged,
+    evaluating,
+    judging,
+    parallel,
+    profiling,
+    reporting,
+    run_report,
+    schedule,
+    workdirs,
+)
 from imagenet_jax.training.run import Run, build, describe, identity
 from imagenet_jax.training.saving import Progress, Saver, termination
 from imagenet_jax.training.starting import start
@@ -65,7 +75,8 @@ def train(config: config_lib.Config, workdir: str, *, extend: bool = False,
         if hosts.is_first():
             judging.write_evaluation(run, judged)
             path = run_report.write_report(workdir, results=results, summary=reporter.summary(),
-                                           notes=[*notes, *filter(None, [progress.finished])])
+                                           notes=[*notes, *damaged.note(progress.damaged),
+                                                  *filter(None, [progress.finished])])
             reporter.say(f"done: {path}")
     return results
 
@@ -82,9 +93,10 @@ def fit(run: Run, state: TrainState, first: int, progress: Progress, reporter: r
     evaluator = evaluating.make_evaluator(
         run.options.model, run.layout, batch=run.config.evaluation.batch, view=run.config.view,
         workers=loader.Workers(**run.config.loader))
-    saver, judged, pending = make_saver(run), {}, []  # pending: metrics of steps not yet looked at
+    saver, judged = make_saver(run), {}
+    pending, told = [], {}  # metrics of steps not yet looked at; what was said of damaged pictures
 
-    with contextlib.closing(device_batches(run, first)) as batches, termination() as is_terminated:
+    with contextlib.closing(device_batches(run, first, told)) as batches, termination() as is_terminated:
         for step in range(first, run.total_steps + 1):  # how many are done once it is
             if step > first:
                 with reporter.timed("input"):
@@ -105,7 +117,8 @@ def fit(run: Run, state: TrainState, first: int, progress: Progress, reporter: r
             save = step > first and (saver.is_due(step) or step == run.total_steps)
             log = step > first and (step % run.cadence.log == 0 or judge)
             if log or save or stop:
-                progress, pending = progress._replace(sums=added(run, progress.sums, pending, step)), []
+                progress, pending = added(run, progress, pending, step), []
+                damaged.check(run, progress.damaged, step, told)
             if log:
                 values = {name: total / count for name, (total, count) in progress.sums.items()}
                 reporter.train(step, values | {"lr": schedule.value(run.learning_rate, step - 1)})
@@ -146,7 +159,8 @@ def compile_ahead(run: Run, state: TrainState, first: int, reporter: reporting.R
     examples = run.config.global_batch // jax.process_count()
     for size in ahead if len(ahead) > 1 else ():
         batch = parallel.put_batch({"image": np.zeros((examples, size, size, 3), np.uint8),
-                                    "label": np.zeros(examples, np.int32)}, run.layout, run.micro_batches)
+                                    "label": np.zeros(examples, np.int32),
+                                    "damaged": np.zeros(examples, np.float32)}, run.layout, run.micro_batches)
         begun = time.monotonic()
         with reporter.timed("compile"):
             step.lower(state, batch).compile()  # which the calls of `step` use, too
@@ -161,8 +175,11 @@ def _terminated(run: Run, saver: Saver, step: int, reporter: reporting.Reporter)
     return SystemExit(128 + signal.SIGTERM)
 
 
-def device_batches(run: Run, first: int) -> Iterator[PyTree]:
-    """This host's batches from step `first` on, laid over its devices ahead of time."""
+def device_batches(run: Run, first: int, told: dict[str, None]) -> Iterator[PyTree]:
+    """This host's batches from step `first` on, laid over its devices ahead of time.
+
+    told: see `damaged.tell`.
+    """
     config, make = run.config, loader.train_batches
     host, workers = loader.Host(jax.process_index(), jax.process_count()), loader.Workers(**run.config.loader)
     if config.dataset.service:
@@ -173,28 +190,30 @@ def device_batches(run: Run, first: int) -> Iterator[PyTree]:
                    augment=run.augment, host_slice=host, workers=workers)
 
     def put(batch: loader.Batch) -> PyTree:
-        return parallel.put_batch({key: batch[key] for key in ("image", "label")}, run.layout, run.micro_batches)
+        damaged.tell(batch["fault"], told)
+        shown = {"image": batch["image"], "label": batch["label"], "damaged": np.float32(batch["fault"] != b"")}
+        return parallel.put_batch(shown, run.layout, run.micro_batches)
 
     return loader.prefetch(batches, put, config.loader.prefetch)
 
 
-def added(run: Run, sums: Mapping[str, tuple[float, float]], pending: list[PyTree],
-          step: int) -> dict[str, tuple[float, float]]:
-    """The sums and counts of the metrics with those of the last steps, of which `step` is the last, added in order.
+def added(run: Run, progress: Progress, pending: list[PyTree], step: int) -> Progress:
+    """The progress with the sums and counts of the last steps, of which `step` is the last, added in order.
 
     Raises:
         UserError: a loss or the state is not finite; names the step, the last good checkpoint, the likely causes.
     """
-    sums = dict(sums)
+    sums, damages = dict(progress.sums), progress.damaged
     for number, metrics in enumerate(pending, step - len(pending) + 1):
         fetched = {name: (float(total), float(count))
                    for name, (total, count) in parallel.get_state(metrics, run.layout).items()}
         if fetched.pop("finite")[0] != 1 or not np.isfinite(fetched["loss"][0]):
             raise _not_finite(run, number)
+        damages += int(fetched["damaged"][0])
         for name, (total, count) in fetched.items():
             before = sums.get(name, (0.0, 0.0))
             sums[name] = (before[0] + total, before[1] + count)
-    return sums
+    return progress._replace(sums=sums, damaged=damages)
 
 
 def _not_finite(run: Run, step: int) -> UserError:

@@ -14,6 +14,7 @@ import numpy as np
 from clu import metric_writers
 from tqdm import tqdm
 
+from imagenet_jax import durable
 from imagenet_jax.hosts import watchdog
 
 LONG_WAIT, WARM_UP = 0.1, 30.0  # share of the time spent waiting for input that is told; seconds before it is judged
@@ -33,9 +34,8 @@ class JsonLinesWriter(metric_writers.LoggingWriter):
         super().__init__()
         kept = [line for line in read_metrics(path)
                 if line["step"] <= (start_step if any(key.startswith("train/") for key in line) else evaluated)]
-        with open(path + ".tmp", "w", encoding="utf-8") as file:
+        with durable.create(path) as file:
             file.writelines(json.dumps(line) + "\n" for line in kept)
-        os.replace(path + ".tmp", path)
         self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115 (closed by close)
 
     def write_scalars(self, step: int, scalars: Mapping[str, Any]) -> None:

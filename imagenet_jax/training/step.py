@@ -46,13 +46,15 @@ def train_step(options: StepOptions, state: TrainState, batch: Batch) -> tuple[T
 
     Args:
         state: replicated.
-        batch: this device's share, cut into micro-batches: image uint8 [K, M, H, W, 3], label int32 [K, M].
+        batch: this device's share, cut into micro-batches: image uint8 [K, M, H, W, 3], label int32 [K, M], and where
+            they are counted damaged float32 [K, M], 1 for a picture that could not be read or decoded as it was.
             Gradients and BatchNorm statistics of the K micro-batches are averaged before the one update. SAM takes
             its gradients at other weights, but statistics and metrics are of these.
 
     Returns:
         The new state, and metrics as (sum, count) pairs over the global batch: `loss`, `top1` (against the labels, also
-        where examples are mixed), and `finite`, (1, 1) unless a parameter or statistic of the new state is not finite.
+        where examples are mixed), `damaged`, and `finite`, (1, 1) unless a parameter or statistic of the new state is
+        not finite.
     """
     trainable, frozen = freeze.split(state.params, options.freeze)
     step_key = jax.random.fold_in(jax.random.key(options.seed), state.step)
@@ -70,6 +72,8 @@ def train_step(options: StepOptions, state: TrainState, batch: Batch) -> tuple[T
         correct = logits.argmax(-1) == micro["label"]
         counts = jnp.asarray(losses.size, losses.dtype)
         metrics = {"loss": (losses.sum(), counts), "top1": (correct.sum().astype(losses.dtype), counts)}
+        if "damaged" in micro:
+            metrics["damaged"] = (micro["damaged"].sum(), counts)
         moves = jax.tree.map(jnp.subtract, batch_stats, state.batch_stats)
         return losses.sum() / global_batch, (moves, metrics)
 

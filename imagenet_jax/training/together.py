@@ -47,7 +47,7 @@ def measure(topic: str, config: config_lib.Config, *, seconds: float) -> Togethe
     run = build(config, "")
     if topic == "train":
         ready = benchmark.ready(config, run.layout)
-        return _measure(loop.device_batches(run, 0), _steps(ready), config.global_batch, seconds)
+        return _measure(loop.device_batches(run, 0, {}), _steps(ready), config.global_batch, seconds)
     part = next(iter(run.judged.values()))
     evaluator = evaluating.make_evaluator(run.options.model, run.layout, batch=config.evaluation.batch,
                                           view=config.view, workers=loader.Workers(**config.loader))

@@ -5,7 +5,7 @@ import os
 from typing import Any
 
 from imagenet_jax import config as config_lib
-from imagenet_jax import hosts
+from imagenet_jax import durable, hosts
 from imagenet_jax.errors import UserError
 
 # What may change when a run goes on elsewhere: it changes no number.
@@ -73,9 +73,8 @@ def claim(config: config_lib.Config, workdir: str, keep_as: str = "") -> None:
     path = config_path(workdir)
     if keep_as:
         os.replace(path, os.path.join(workdir, keep_as))
-    with open(path + ".tmp", "w", encoding="utf-8") as file:
+    with durable.create(path) as file:
         json.dump(_plain(config).to_dict(), file, indent=1)
-    os.replace(path + ".tmp", path)
 
 
 def config_path(workdir: str) -> str:

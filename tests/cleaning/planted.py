@@ -42,6 +42,7 @@ def with_a_lamp(image: Image.Image, rng: np.random.Generator) -> Image.Image:
 # By flag, what is made of a picture of its own.
 DEFECTS: dict[str, Callable[[Image.Image, np.random.Generator], bytes]] = {
     "undecodable": lambda image, rng: jpeg(image)[:-300],
+    "corrupt": lambda image, rng: jpeg(image)[:-300] + b"\xff\xd9",
     "tiny": lambda image, rng: jpeg(image.resize((24, 20))),
     "extreme_aspect": lambda image, rng: jpeg(image.resize((400, 80))),
     "uniform": lambda image, rng: jpeg(noise((60, 70), int(rng.integers(40, 200)), rng)),

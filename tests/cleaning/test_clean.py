@@ -80,7 +80,7 @@ def test_what_was_planted_is_found_and_little_else(known, cleaned) -> None:
         for flag in line["flags"]:
             if line["split"] == "train":
                 found[flag].add(line["index"])
-    for flag in ("undecodable", "tiny", "extreme_aspect", "uniform", "grey", "exact_duplicate", "leak"):
+    for flag in ("undecodable", "corrupt", "tiny", "extreme_aspect", "uniform", "grey", "exact_duplicate", "leak"):
         assert found[flag] == truth[flag], flag
     assert found["label_conflict"] >= truth["label_conflict"]  # and each original, and wrong labels that were copied
     for flag in ("blurred", "dark", "near_duplicate", "label_error"):

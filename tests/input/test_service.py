@@ -66,10 +66,14 @@ def test_batches_are_the_same_and_none_is_lost_with_a_killed_worker(tiny, addres
                     {10: other.kill})
 
 
-def test_an_undecodable_image_is_named(tmp_path, address) -> None:
+def test_damage_comes_with_the_batches_and_a_lost_shard_is_an_error(tmp_path, address) -> None:
     bad = part(tmp_path / "bad", [*(ilsvrc.jpeg(i) for i in range(4)), b"no image"])
-    batches = service.train_batches(address, bad, seed=0, start_step=0, global_batch=2, augment=AUGMENT)
-    with contextlib.closing(batches), pytest.raises(UserError, match=r"could not be decoded: 4\.JPEG"):
+    asked = {"seed": 0, "start_step": 0, "global_batch": 2, "augment": AUGMENT}
+    assert_same(service.train_batches(address, bad, **asked), loader.train_batches(bad, **asked), range(5), {})
+    (shard,) = (tmp_path / "bad").glob("*array_record*")
+    shard.write_bytes(shard.read_bytes()[:64] + bytes(shard.stat().st_size - 64))
+    batches = service.train_batches(address, bad, **asked | {"seed": 1})
+    with contextlib.closing(batches), pytest.raises(UserError, match="damaged.*Copy the dataset again"):
         list(itertools.islice(batches, 5))
 
 

@@ -167,6 +167,16 @@ def test_decoding_finds_what_headers_hide() -> None:
     assert _check(bytes(damaged), "a.png", decode=True).example is None
 
 
+def test_decoding_tells_what_libjpeg_does() -> None:
+    """Of pictures that are kept as they are, and of what comes of others."""
+    whole = _encoded(Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)), "JPEG")
+    cut = whole[: len(whole) // 2] + b"\xff\xd9"
+    assert _check(cut).corrupt == _check(whole, decode=True).corrupt == ""
+    kept, shrunk = _check(cut, decode=True), repair.check(Example(cut, 0, "a.JPEG"), decode=True, max_side=32)
+    assert kept.corrupt == shrunk.corrupt == "premature end of data segment"
+    assert kept.example.image == cut and kept.size == (64, 64) and shrunk.size == (32, 32)
+
+
 def _put(image: bytes, at: int, piece: bytes) -> bytes:
     return image[:at] + piece + image[at:]
 

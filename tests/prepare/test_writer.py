@@ -12,6 +12,7 @@ from pathlib import Path
 import ilsvrc
 import numpy as np
 import pytest
+from PIL import Image
 
 from imagenet_jax import dataset
 from imagenet_jax.errors import UserError
@@ -103,20 +104,23 @@ def test_refused_and_mended_images_are_listed(tmp_path: Path) -> None:
         if example.file_name == "3.JPEG":
             return Checked(None, "broken")
         mended = example._replace(image=b"new", boxes=example.boxes[:1])
-        return Checked(mended, "odd") if example.file_name == "5.JPEG" else Checked(example)
+        if example.file_name == "5.JPEG":
+            return Checked(mended, "odd")
+        return Checked(example, corrupt="noise" if example.file_name in ("6.JPEG", "20.JPEG") else "")
 
     counts = writer.write_dataset(tmp_path / "tiny", _source(), check)["train"]
     assert (counts.examples, len(counts.quarantined), len(counts.repaired)) == (_COUNT - 1, 1, 1)
     assert counts.dropped_boxes == 1  # of the mended image; the refused one counts elsewhere
-    lines = [json.loads((tmp_path / f"tiny/{name}.jsonl").read_text()) for name in _LISTS]
-    assert lines[0] == {"split": "train", "file_name": "3.JPEG", "reason": "broken"}
-    assert lines[1] == {"split": "train", "file_name": "5.JPEG", "reason": "odd"}
+    for name, listed in {"quarantine": {"3.JPEG": "broken"}, "repairs": {"5.JPEG": "odd"},
+                         "corrupt": {"6.JPEG": "noise", "20.JPEG": "noise"}}.items():
+        lines = [json.loads(line) for line in (tmp_path / f"tiny/{name}.jsonl").read_text().splitlines()]
+        assert lines == [{"split": "train", "file_name": file, "reason": reason} for file, reason in listed.items()]
+    assert [place for *_, place in counts.corrupt] == [5, 19]  # one before them was refused
+    with Image.open(tmp_path / "tiny/corrupt.jpg") as sheet:
+        assert sheet.size == (800, 100)
     records = dataset.open_split(dataset.open_dataset(tmp_path / "tiny"), "train")
     assert [_parse(r).file_name for r in records.read([2, 3, 4])] == ["2.JPEG", "4.JPEG", "5.JPEG"]
     assert _parse(records.read([4])[0]).image == b"new"
-
-
-_LISTS = ("quarantine", "repairs")
 
 
 def test_a_class_left_without_images_stops(tmp_path: Path) -> None:

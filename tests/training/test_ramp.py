@@ -103,7 +103,7 @@ def test_every_size_is_compiled_before_the_first_step_and_told(growing, mode):
     state = parallel.put_state(state, run.layout)
     step = loop.compile_ahead(run, state, 0, reporter)
     assert [line.split(" px")[0] for line in told] == [f"The step for images of {size}" for size in (24, 32)]
-    with contextlib.closing(loop.device_batches(run, 0)) as batches:
+    with contextlib.closing(loop.device_batches(run, 0, {})) as batches:
         placed = [next(batches) for _ in range(6)]
     listen = lambda event, seconds, **_: compiled.append(event) if event == COMPILED else None
     monitoring.register_event_duration_secs_listener(listen)

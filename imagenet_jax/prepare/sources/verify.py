@@ -4,7 +4,6 @@ import contextlib
 import functools
 import hashlib
 import json
-import os
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
+from imagenet_jax import durable
 from imagenet_jax.errors import UserError
 from imagenet_jax.prepare.sources.tars import readable
 
@@ -106,7 +106,6 @@ def remembered(memory: Path | None, what: str, path: Path, find_out: Callable[[]
     found = find_out()
     with contextlib.suppress(OSError):  # what cannot be kept is found out again
         memory.mkdir(parents=True, exist_ok=True)
-        partial = note.with_suffix(".tmp")
-        partial.write_text(json.dumps({"of": stamp, "found": found}))
-        os.replace(partial, note)
+        with durable.create(note) as file:
+            json.dump({"of": stamp, "found": found}, file)
     return found

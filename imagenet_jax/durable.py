@@ -1,0 +1,41 @@
+"""Files that are there whole, or not at all, also after the power failed: written aside, synced, then renamed."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from typing import IO, Any
+
+PARTIAL = ".tmp"  # behind the name of a file that is being written
+
+
+@contextlib.contextmanager
+def create(path: str | os.PathLike[str], mode: str = "w") -> Iterator[IO[Any]]:
+    """Opens a file that appears under its name, in the place of another perhaps, once all of it is on disk.
+
+    mode: 'w', UTF-8, or 'wb'.
+    """
+    with partial(path) as aside, open(aside, mode, encoding=None if "b" in mode else "utf-8") as file:
+        yield file
+
+
+@contextlib.contextmanager
+def partial(path: str | os.PathLike[str]) -> Iterator[str]:
+    """Yields the name under which whoever wants to writes a file; without an error it is then synced and renamed."""
+    path = os.fspath(path)
+    aside = f"{path}.{os.getpid()}{PARTIAL}"
+    try:
+        yield aside
+        sync(aside)
+        os.replace(aside, path)
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.remove(aside)
+
+
+def sync(path: str | os.PathLike[str]) -> None:
+    """Waits until a file, or the names in a directory, are on disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

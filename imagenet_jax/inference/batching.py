@@ -1,6 +1,7 @@
 """Pictures from many callers, judged together: seen by threads, gathered, padded to one of a few compiled sizes."""
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -37,8 +38,8 @@ class _Waiting(NamedTuple):
 class Batcher:
     """Answers `ask` from an event loop, while `run` goes on in it.
 
-    A batch leaves when it is full, or `wait_s` after its first picture; while the devices have enough to do, it grows.
-    Whatever batch a picture comes into, its prediction is the same.
+    A batch leaves when it is full; or `wait_s` after its first picture, if the devices have nothing else to do: until
+    then it grows. Whatever batch a picture comes into, its prediction is the same.
 
     Attributes:
         waiting: pictures accepted and not answered.
@@ -86,7 +87,7 @@ class Batcher:
         free, flying = asyncio.Semaphore(parallel.STEPS_IN_FLIGHT), set()
         while True:
             await free.acquire()
-            flight = asyncio.create_task(self._fly(await self._gathered()))
+            flight = asyncio.create_task(self._fly(await self._gathered(flying)))
             flying.add(flight)  # the loop itself keeps no reference
             flight.add_done_callback(lambda done: (flying.discard(done), free.release()))
 
@@ -114,15 +115,21 @@ class Batcher:
             picture = reading.see_alone(picture, self._see, pixels)
         return picture._replace(encoded=b""), pixels
 
-    async def _gathered(self) -> list[_Waiting]:
+    async def _gathered(self, flying: set[asyncio.Task[None]]) -> list[_Waiting]:
         batch = [await self._queue.get()]
-        try:
+        with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self.limits.wait_s):
-                while len(batch) < self.sizes[-1]:
-                    batch.append(await self._queue.get())
-        except TimeoutError:
-            pass
+                await self._fill(batch)
+        if flying:
+            filling = asyncio.create_task(self._fill(batch))
+            await asyncio.wait({filling, *flying}, return_when=asyncio.FIRST_COMPLETED)
+            filling.cancel()
+            await asyncio.wait({filling})
         return [each for each in batch if not each.answer.done()]  # whoever gave up is done
+
+    async def _fill(self, batch: list[_Waiting]) -> None:
+        while len(batch) < self.sizes[-1]:
+            batch.append(await self._queue.get())
 
     async def _fly(self, batch: list[_Waiting]) -> None:
         if not batch:

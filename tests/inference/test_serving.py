@@ -63,7 +63,7 @@ class Served:
 def serve(weigh):
     """Starts servers of the small network."""
     with contextlib.ExitStack() as stack:
-        def start(limits=batching.USUAL, rules=serving.Rules()):  # noqa: B008
+        def start(limits=batching.USUAL, rules=None):
             served = Served(serving.make_app(evaluating.open_trained(weigh()), limits, rules))
             stack.callback(served.stop)
             return served

@@ -4,6 +4,8 @@ It has no password: with --host=127.0.0.1 only users of this machine can ask, wi
 it. SIGTERM or Ctrl-C ends it when all that has been accepted is answered.
 """
 
+import os
+
 from absl import flags
 
 WORKDIR = flags.DEFINE_string("workdir", None, "The run whose last checkpoint is asked.")
@@ -26,6 +28,7 @@ def main(argv: list[str]) -> None:
     """Runs the command until it is told to stop; `argv` holds nothing but its name."""
     from imagenet_jax import runtime
 
+    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"  # no warnings: it has one for each picture that it cannot decode
     runtime.configure()
     from imagenet_jax.inference import batching, listening, serving
     from imagenet_jax.training import evaluating

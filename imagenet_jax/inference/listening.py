@@ -3,9 +3,9 @@
 import signal
 import socket
 from types import FrameType
-from typing import Any
 
 import uvicorn
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from imagenet_jax.errors import UserError
 
@@ -34,14 +34,27 @@ def url(bound: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def make_server(app: Any) -> uvicorn.Server:
-    """What answers with an ASGI application; it writes errors of the application alone to stderr."""
-    return uvicorn.Server(uvicorn.Config(
-        app, loop="asyncio", http="h11", ws="none", lifespan="on", log_level="error", access_log=False,
+def make_server(app: ASGIApp) -> uvicorn.Server:
+    """What answers with an application; it writes the errors of that alone to stderr.
+
+    Once it is told to stop, its last answers tell their clients that the connection is no more.
+    """
+
+    async def parting(scope: Scope, receive: Receive, send: Send) -> None:
+        async def sent(message: Message) -> None:
+            if message["type"] == "http.response.start" and server.should_exit:
+                message["headers"] = [*message["headers"], (b"connection", b"close")]
+            await send(message)
+
+        await app(scope, receive, sent)
+
+    server = uvicorn.Server(uvicorn.Config(
+        parting, loop="asyncio", http="h11", ws="none", lifespan="on", log_level="error", access_log=False,
         server_header=False, limit_concurrency=_CONNECTIONS))
+    return server
 
 
-def listen(app: Any, bound: socket.socket) -> None:
+def listen(app: ASGIApp, bound: socket.socket) -> None:
     """Answers until SIGTERM or Ctrl-C, and then what has been accepted; returns when all is answered."""
     def stopped(number: int, frame: FrameType | None) -> None:
         """Nothing is left to do when uvicorn, which has handled the signal, raises it again in the end."""

@@ -200,7 +200,7 @@ def waiting(served, count):
 def test_a_full_queue_is_told_and_a_stop_answers_all_that_was_accepted(serve, photos, stalled):
     served, sound = serve(batching.Limits(batch=2, queue=6)), (photos / "deeper" / "0.jpg").read_bytes()
     with concurrent.futures.ThreadPoolExecutor(6) as pool:
-        accepted = [pool.submit(served.predict, sound) for _ in range(6)]
+        accepted = [pool.submit(served.ask, "POST", "/predict", sound, JPEG) for _ in range(6)]
         waiting(served, 6)
         status, headers, answer = served.ask("POST", "/predict", sound, JPEG)
         assert status == 429 and headers["Retry-After"] == "1" and b"try again later" in answer
@@ -209,7 +209,7 @@ def test_a_full_queue_is_told_and_a_stop_answers_all_that_was_accepted(serve, ph
         time.sleep(0.3)
         assert served.thread.is_alive() and not any(each.done() for each in accepted)
         stalled.set()
-        assert [each.result()[0] for each in accepted] == [200] * 6
+        assert [(each.result()[0], each.result()[1]["Connection"]) for each in accepted] == [(200, "close")] * 6
     served.thread.join(30)
     assert not served.thread.is_alive()
 

@@ -29,7 +29,7 @@ def grad_cam(model: nn.Module, variables: PyTree, image: jax.Array) -> jax.Array
     image = normalize(image, model).astype(model.dtype)
     kept = jax.eval_shape(lambda: model.apply(variables, image, mutable=["features"])[1].get("features", {}))
     if not (strides := [name for name in kept if name.isdecimal()]):
-        raise UserError(f"{type(model).__name__} keeps none of its maps in the collection 'features': --explain has "
+        raise UserError(f"{type(model).__name__} keeps none of its maps in the collection 'features': Grad-CAM has "
                         "nothing to draw")
     last = max(strides, key=int)
 
@@ -43,15 +43,20 @@ def grad_cam(model: nn.Module, variables: PyTree, image: jax.Array) -> jax.Array
 
 
 def draw(folder: str, name: str, crop: np.ndarray, heat: np.ndarray) -> str:
-    """Writes the heat [h, w] over the crop uint8 [S, S, 3], its highest value red; returns the file, FOLDER/NAME.png.
+    """Writes the `overlay` of a crop and its heat; returns the file, FOLDER/NAME.png.
 
     The folders in a name are made below `folder`, and '..' in it becomes '__'.
     """
     parts = ["__" if part == ".." else part for part in PurePath(name).parts if part != os.sep]
     path = os.path.join(folder, *parts) + ".png"
     os.makedirs(os.path.dirname(path), exist_ok=True)
+    overlay(crop, heat).save(path)
+    return path
+
+
+def overlay(crop: np.ndarray, heat: np.ndarray) -> Image.Image:
+    """The heat [h, w] over the crop uint8 [S, S, 3], its highest value red."""
     heat = heat / max(float(heat.max()), np.finfo(np.float32).tiny)
     smooth = Image.fromarray(heat.astype(np.float32)).resize(crop.shape[1::-1], Image.Resampling.BILINEAR)
     colours = matplotlib.colormaps[_COLOURS](np.asarray(smooth))[..., :3] * 255
-    Image.fromarray(((1 - _SHARE) * crop + _SHARE * colours).round().astype(np.uint8)).save(path)
-    return path
+    return Image.fromarray(((1 - _SHARE) * crop + _SHARE * colours).round().astype(np.uint8))

@@ -1,7 +1,7 @@
 """What a trained network says of pictures, on all devices."""
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -32,6 +32,19 @@ class Asked(NamedTuple):
 USUAL = Asked()
 
 
+class Judge(NamedTuple):
+    """A network on all devices, which share a batch equally; every size of batch is compiled when it first comes.
+
+    put: uint8 [B, S, S, 3] or [B, C, S, S, 3] -> the same on the devices. run: that -> what is found there, on its
+    way. get: waits for it; the fields of `Prediction`, numpy [B, ...].
+    """
+
+    put: Callable[[np.ndarray], PyTree]
+    run: Callable[[PyTree], PyTree]
+    get: Callable[[PyTree], dict[str, np.ndarray]]
+    devices: int
+
+
 class Prediction(NamedTuple):
     """What a network says of a picture; nothing where that has a fault.
 
@@ -56,24 +69,32 @@ def predict(trained: evaluating.Trained, images: Images, asked: Asked = USUAL,
     Raises:
         UserError: a shard of a dataset is damaged; heat of several crops, or of a network without maps.
     """
-    if asked.heat and pixels.crop_axes(trained.config.view.crops, trained.config.view.scales):
-        raise UserError(f"--explain shows what one crop says, and {trained.source} is judged by several")
-    config, layout = trained.config, parallel.make_layout(trained.config.parallel)
+    config, judge = trained.config, ready(trained, asked)
+    batch = min(batch or config.evaluation.batch, evaluating.fitting(config.view))
+    batch = -(-max(1, min(batch, images.count)) // judge.devices) * judge.devices
+    workers = loader.Workers(**config.loader)
+    batches = reading.batches(images, batch=batch, view=config.view, workers=workers)
+    with contextlib.closing(loader.prefetch(batches, lambda seen: (seen, judge.put(seen.image)),
+                                            workers.prefetch)) as placed:
+        for seen, outputs in parallel.dispatched((seen, judge.run(each)) for seen, each in placed):
+            yield from each_of(seen.pictures, judge.get(outputs) | ({"crop": seen.image} if asked.heat else {}))
+
+
+def ready(trained: evaluating.Trained, asked: Asked = USUAL) -> Judge:
+    """Lays a network on all devices of this host.
+
+    Raises:
+        UserError: heat of several crops.
+    """
+    config = trained.config
+    if asked.heat and pixels.crop_axes(config.view.crops, config.view.scales):
+        raise UserError(f"Grad-CAM shows what one crop says, and {trained.source} is judged by several")
+    layout = parallel.make_layout(config.parallel)
     model = models.make(num_classes=len(trained.classes.ids), **config.model)
     step = parallel.compile_eval(_judge(model, asked, config.view), layout)
     variables = parallel.put_state(trained.variables, layout)
-    batch, devices = min(batch or config.evaluation.batch, evaluating.fitting(config.view)), len(layout.devices)
-    batch = -(-max(1, min(batch, images.count)) // devices) * devices
-    workers = loader.Workers(**config.loader)
-
-    def put(seen: reading.Seen) -> tuple[reading.Seen, PyTree]:
-        return seen, parallel.put_batch({"image": seen.image}, layout)
-
-    batches = reading.batches(images, batch=batch, view=config.view, workers=workers)
-    with contextlib.closing(loader.prefetch(batches, put, workers.prefetch)) as placed:
-        for seen, outputs in parallel.dispatched((seen, step(variables, each)) for seen, each in placed):
-            outputs = parallel.get_examples(outputs, layout)
-            yield from _each(seen.pictures, outputs | ({"crop": seen.image} if asked.heat else {}))
+    return Judge(lambda image: parallel.put_batch({"image": image}, layout), lambda batch: step(variables, batch),
+                 lambda outputs: parallel.get_examples(outputs, layout), len(layout.devices))
 
 
 def _judge(model: nn.Module, asked: Asked, view: Mapping[str, Any]) -> Callable[[PyTree, PyTree], PyTree]:
@@ -100,7 +121,8 @@ def _judge(model: nn.Module, asked: Asked, view: Mapping[str, Any]) -> Callable[
     return judge
 
 
-def _each(pictures: list[Picture], outputs: Mapping[str, np.ndarray]) -> Iterator[Prediction]:
+def each_of(pictures: Sequence[Picture], outputs: Mapping[str, np.ndarray]) -> Iterator[Prediction]:
+    """The prediction of each picture of a batch; `outputs` holds its fields, [B, ...]."""
     for i, picture in enumerate(pictures):
         yield Prediction(picture) if picture.fault else Prediction(
             picture, **{name: values[i] for name, values in outputs.items()})

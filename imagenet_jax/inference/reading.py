@@ -65,11 +65,11 @@ def _see(images: Images, part: range, see: View, pixels: np.ndarray) -> list[Pic
             pixels[sound] = see([pictures[i].encoded for i in sound])
     except chunks.Undecodable:
         for i in sound:
-            pictures[i] = _see_alone(pictures[i], see, pixels[i])
+            pictures[i] = see_alone(pictures[i], see, pixels[i])
     return [picture._replace(encoded=b"") for picture in pictures]
 
 
-def _see_alone(picture: Picture, see: View, place: np.ndarray) -> Picture:
+def see_alone(picture: Picture, see: View, place: np.ndarray) -> Picture:
     """Writes the pixels of one, mended if they cannot be decoded as it is; or returns its fault."""
     try:
         place[:] = see([picture.encoded])[0]

@@ -60,6 +60,13 @@ def top(prediction: Prediction, classes: Classes) -> list[dict[str, Any]]:
             for label, probability in zip(prediction.labels.tolist(), prediction.probabilities.tolist(), strict=True)]
 
 
+def said(prediction: Prediction, classes: Classes) -> dict[str, Any]:
+    """A prediction as an object of JSON, see `lines`."""
+    picture = prediction.picture
+    found = {"error": picture.fault} if picture.fault else {"top": top(prediction, classes)}
+    return {"file": picture.name} | found | ({"mended": picture.mended} if picture.mended else {})
+
+
 def _created(path: str) -> TextIO:
     os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
     return open(path, "w", newline="", encoding="utf-8")
@@ -67,10 +74,7 @@ def _created(path: str) -> TextIO:
 
 def _json(file: TextIO, classes: Classes, topk: int) -> Write:
     def write(prediction: Prediction) -> None:
-        picture = prediction.picture
-        said = {"error": picture.fault} if picture.fault else {"top": top(prediction, classes)}
-        mended = {"mended": picture.mended} if picture.mended else {}
-        print(json.dumps({"file": picture.name} | said | mended, ensure_ascii=False), file=file)
+        print(json.dumps(said(prediction, classes), ensure_ascii=False), file=file)
 
     return write
 

@@ -19,13 +19,13 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import google_crc32c
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 from flax import traverse_util
 
+from imagenet_jax import durable
 from imagenet_jax.errors import UserError
 from imagenet_jax.trees import diff, digests, flatten, listing
 
@@ -261,9 +261,8 @@ def read_weights(path: str) -> tuple[dict[str, PyTree], dict[str, Any], str]:
 
 
 def _sealed(meta: Mapping[str, Any]) -> dict[str, Any]:
-    """The meta as JSON gives it back, with a CRC32-C of its own."""
-    text = json.dumps(meta, sort_keys=True)
-    return json.loads(text) | {"seal": f"{google_crc32c.value(text.encode()):08x}"}
+    """The meta as JSON gives it back, with a checksum of its own."""
+    return json.loads(json.dumps(meta)) | {"seal": durable.seal(meta)}
 
 
 def _verified(trees: Mapping[str, PyTree], meta: dict[str, Any]) -> dict[str, Any]:

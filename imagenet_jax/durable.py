@@ -1,9 +1,12 @@
 """Files that are there whole, or not at all, also after the power failed: written aside, synced, then renamed."""
 
 import contextlib
+import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import IO, Any
+
+import google_crc32c
 
 PARTIAL = ".tmp"  # behind the name of a file that is being written
 
@@ -30,6 +33,11 @@ def partial(path: str | os.PathLike[str]) -> Iterator[str]:
     finally:
         with contextlib.suppress(FileNotFoundError):
             os.remove(aside)
+
+
+def seal(content: Mapping[str, Any]) -> str:
+    """The CRC32-C of what JSON can hold: whether it is what was written."""
+    return f"{google_crc32c.value(json.dumps(content, sort_keys=True).encode()):08x}"
 
 
 def sync(path: str | os.PathLike[str]) -> None:

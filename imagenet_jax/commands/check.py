@@ -1,48 +1,69 @@
-"""Verify that a dataset, or the checkpoints of a run, are what was written: read all of it, after a copy perhaps."""
+"""Verify that datasets, runs or checkpoints are what was written: all of it is read, after a copy perhaps."""
 
-from collections.abc import Iterator
-
-from absl import flags
+import os
+from collections.abc import Callable, Iterator
+from typing import Any
 
 from imagenet_jax.errors import UserError
 
-DATASET = flags.DEFINE_string("dataset", None, "A prepared dataset, or one that `tfds build` wrote.")
-WORKDIR = flags.DEFINE_string("workdir", None, "A run: every checkpoint in checkpoints/ and best/.")
-flags.mark_flags_as_mutual_exclusive(["dataset", "workdir"], required=True)
+ARGUMENTS = "DIR ..."
+
+Found = Iterator[tuple[str, list[str]]]  # what was looked at, and its damages
 
 
 def main(argv: list[str]) -> None:
-    """Runs the command; `argv` holds nothing but its name."""
+    """Runs the command; `argv` holds its name and the directories."""
+    if not argv[1:]:
+        raise UserError("check what? Name datasets, runs (--workdir of `train`), or checkpoints")
     damaged = 0
-    for what, damages in _dataset(DATASET.value) if DATASET.value else _workdir(WORKDIR.value):
-        print(f"{what}: {'as written' if not damages else 'DAMAGED'}", *damages, sep="\n  ", flush=True)
-        damaged += bool(damages)
+    for directory in argv[1:]:
+        for what, damages in look(directory):
+            print(f"{what}: {'as written' if not damages else 'DAMAGED'}", *damages, sep="\n  ", flush=True)
+            damaged += bool(damages)
     if damaged:
-        raise UserError(f"{DATASET.value or WORKDIR.value} is not what was written: {damaged} damaged. Copy it again, "
-                        "or make it anew")
+        raise UserError(f"not everything is what was written: {damaged} damaged. Copy it again, or make it anew")
 
 
-def _dataset(directory: str) -> Iterator[tuple[str, list[str]]]:
+def look(directory: str) -> Found:
+    """Reads everything in a directory.
+
+    Raises:
+        UserError: nothing there can be verified.
+    """
+    from imagenet_jax import dataset
+
+    return _dataset(directory) if dataset.is_dataset(directory) else _run(directory)
+
+
+def _dataset(directory: str) -> Found:
     from imagenet_jax.dataset import verify
 
     for split, count, damages in verify.damages(directory):
         yield f"{split}, {count:,} examples", damages
 
 
-def _workdir(workdir: str) -> Iterator[tuple[str, list[str]]]:
-    import os
+def _run(directory: str) -> Found:
+    from tqdm import tqdm
 
     from imagenet_jax import checkpoint
+    from imagenet_jax.training import reporting, workdirs
 
-    found = [(kind, step) for kind in ("checkpoints", "best")
-             for step in checkpoint.complete_steps(os.path.join(workdir, kind))]
-    if not found:
-        raise UserError(f"{workdir} holds no complete checkpoint, neither in checkpoints/ nor in best/")
-    for kind, step in found:
-        path = os.path.join(workdir, kind, str(step))
-        try:
-            checkpoint.read(path, checkpoint.ITEMS)
-        except checkpoint.DamagedError as error:
-            yield path, [str(error)]
-        else:
-            yield path, []
+    found = [os.path.join(directory, kind, str(step)) for kind in ("checkpoints", "best")
+             for step in checkpoint.complete_steps(os.path.join(directory, kind))]
+    found = found or [os.path.join(*map(str, checkpoint.resolve(directory)))]
+    for path in tqdm(found, "check", unit=" checkpoints", disable=None):
+        yield path, _damages(lambda path=path: checkpoint.read(path, checkpoint.ITEMS))
+    config, metrics = workdirs.config_path(directory), os.path.join(directory, "metrics.jsonl")
+    if os.path.exists(config):
+        yield config, _damages(lambda: workdirs.read_config(config))
+    if os.path.exists(metrics):
+        _, damaged = reporting.parse_metrics(metrics)
+        yield metrics, [f"{damaged} damaged line{'s' * (damaged > 1)}, passed over"] if damaged else []
+
+
+def _damages(read: Callable[[], Any]) -> list[str]:
+    try:
+        read()
+    except UserError as error:
+        return [str(error)]
+    return []

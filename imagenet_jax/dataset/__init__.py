@@ -7,7 +7,12 @@ from imagenet_jax.dataset.records import Dataset, Records, features
 from imagenet_jax.dataset.wire import Row, row
 from imagenet_jax.errors import UserError
 
-__all__ = ["Dataset", "Records", "Row", "features", "open_dataset", "open_split", "row"]
+__all__ = ["Dataset", "Records", "Row", "features", "is_dataset", "open_dataset", "open_split", "row"]
+
+
+def is_dataset(directory: str | os.PathLike[str]) -> bool:
+    """Whether there is a dataset, as `prepare` or `tfds build` wrote it."""
+    return tfds_build.is_build(directory) or prepared.is_prepared(directory)
 
 
 def open_dataset(directory: str | os.PathLike[str]) -> Dataset:

@@ -18,7 +18,8 @@ from typing import Any
 
 from etils import epath
 
-from imagenet_jax.dataset.records import Dataset, Records
+from imagenet_jax import durable
+from imagenet_jax.dataset.records import Dataset, Records, described_by
 from imagenet_jax.errors import UserError
 
 FORMAT = 1
@@ -31,21 +32,28 @@ def shard_name(name: str, split: str, shard: int) -> str:
     return f"{name}-{split}.array_record-{shard:05d}"
 
 
+def is_prepared(directory: str | os.PathLike[str]) -> bool:
+    """Whether `prepare` wrote the directory."""
+    return (epath.Path(directory) / INDEX).exists()
+
+
 def open_dataset(directory: str | os.PathLike[str]) -> Dataset:
     """Opens the description of the dataset.
 
     Raises:
         UserError: the directory cannot be reached, is missing, is no prepared dataset, or is of a newer format.
     """
-    index = _read_index(epath.Path(directory))
-    return Dataset(
-        directory=os.fspath(directory),
-        name=index["name"],
-        classes=tuple(index["classes"]),
-        class_names=tuple(index["class_names"]),
-        splits={split: entry["examples"] for split, entry in index["splits"].items()},
-        variant=index.get("variant", "original"),
-    )
+    index, path = _read_index(epath.Path(directory)), epath.Path(directory) / INDEX
+    with described_by(path):
+        found = Dataset(
+            directory=os.fspath(directory),
+            name=index["name"],
+            classes=tuple(index["classes"]),
+            class_names=tuple(index["class_names"]),
+            splits={split: entry["examples"] for split, entry in index["splits"].items()},
+            variant=index.get("variant", "original"),
+        )
+    return found
 
 
 def open_split(dataset: Dataset, split: str) -> Records:
@@ -78,12 +86,13 @@ def _read_index(directory: epath.Path) -> dict[str, Any]:
         what = "is not a prepared dataset" if directory.is_dir() else "does not exist"
         raise UserError(f"The dataset directory {directory} {what} (no {INDEX}). Write one with "
                         "`python -m imagenet_jax prepare --archives=DIR --out=DIR`.")
-    try:
+    with described_by(path):
         index = json.loads(path.read_text())
         version = int(index["format"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path} is damaged ({error}). Prepare the dataset again.") from error
     if version > FORMAT:
         raise UserError(f"{directory} has dataset format {version}; this version reads up to {FORMAT}. Update "
                         "imagenet_jax, or prepare the dataset again with this version.")
+    with described_by(path):
+        if index.pop("seal", None) not in (None, durable.seal(index)):  # older releases wrote none
+            raise ValueError("it is not what was written")
     return index

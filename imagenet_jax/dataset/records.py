@@ -1,8 +1,9 @@
 """What an opened dataset is: its description, the records of a split read by index, the features of a record."""
 
+import contextlib
 import os
 import resource
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -48,6 +49,16 @@ class Records:
         except RuntimeError as error:
             raise UserError(f"A shard in {self._directory} is damaged: {error}. Copy the dataset again, whole, or "
                             "prepare it anew.") from error
+
+
+@contextlib.contextmanager
+def described_by(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Turns what reading a dataset's description raises where it is damaged into one message that names its file."""
+    try:
+        yield
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        reason = f"it has no {error}" if isinstance(error, KeyError) else error
+        raise UserError(f"{path} is damaged: {reason}. Copy the dataset again, or prepare it anew.") from error
 
 
 def features(record: bytes) -> Mapping[str, Any]:

@@ -19,7 +19,7 @@ import google_crc32c
 import numpy as np
 from tqdm import tqdm
 
-from imagenet_jax.dataset.records import Dataset, Records
+from imagenet_jax.dataset.records import Dataset, Records, described_by
 from imagenet_jax.errors import UserError
 
 _INFO = "dataset_info.json"
@@ -82,15 +82,22 @@ def open_dataset(directory: str | os.PathLike[str]) -> Dataset:
     """
     info, directory = _info(directory), Path(directory)
     labels = directory / "label.labels.txt"
-    features = json.loads((directory / "features.json").read_text())["featuresDict"]["features"]
+    with described_by(directory / "features.json"):
+        features = json.loads((directory / "features.json").read_text())["featuresDict"]["features"]
     kinds = {name: feature.get("pythonClassName", "").rpartition(".")[2] for name, feature in features.items()}
     if kinds.get("image") != "Image" or kinds.get("label") != "ClassLabel":
         raise UserError(f"{directory} has the features {', '.join(kinds)}: an image and a class label are needed, "
                         "as TFDS's imagenet2012 has them.")
-    numbers = map(str, range(int(features["label"]["classLabel"]["numClasses"])))
-    classes = tuple(labels.read_text().split("\n")[:-1] if labels.is_file() else numbers)
-    splits = {split["name"]: sum(map(int, split["shardLengths"])) for split in info["splits"]}
-    return Dataset(directory=str(directory), name=info["name"], classes=classes, class_names=classes, splits=splits)
+    with described_by(directory / "features.json"):
+        count = int(features["label"]["classLabel"]["numClasses"])
+    with described_by(labels):
+        classes = tuple(labels.read_text().split("\n")[:-1] if labels.is_file() else map(str, range(count)))
+        if len(classes) != count:
+            raise ValueError(f"it names {len(classes)} classes, and features.json counts {count}")
+    with described_by(directory / _INFO):
+        splits = {split["name"]: sum(map(int, split["shardLengths"])) for split in info["splits"]}
+        name = info["name"]
+    return Dataset(directory=str(directory), name=name, classes=classes, class_names=classes, splits=splits)
 
 
 def open_split(dataset: Dataset, split: str) -> Records | TFRecords:
@@ -116,7 +123,8 @@ def open_split(dataset: Dataset, split: str) -> Records | TFRecords:
 
 
 def _info(directory: str | os.PathLike[str]) -> dict[str, Any]:
-    return json.loads((Path(directory) / _INFO).read_text())
+    with described_by(Path(directory) / _INFO):
+        return json.loads((Path(directory) / _INFO).read_text())
 
 
 def _walk(path: str, count: int) -> np.ndarray:

@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from imagenet_jax import durable
 from imagenet_jax.dataset.places import local_folder
 from imagenet_jax.dataset.prepared import INDEX
 from imagenet_jax.errors import UserError
@@ -121,7 +122,9 @@ def claimed(place: Place) -> Iterator[None]:
 
 
 def take_name(place: Place) -> None:
-    """Gives the finished dataset its name."""
+    """Gives the finished dataset, once it is on disk, its name."""
+    for path in (*place.dataset.iterdir(), place.dataset):
+        durable.sync(path)
     if place.work.parent.parent == place.target:
         names = sorted(os.listdir(place.dataset), key=lambda name: _LAST.index(name) if name in _LAST else 0)
         (place.work.parent / _MOVED).write_text("\n".join(names))

@@ -20,6 +20,7 @@ import PIL
 import simplejpeg
 from tqdm import tqdm
 
+from imagenet_jax import durable
 from imagenet_jax.dataset.prepared import FORMAT, INDEX, SHARD_TEMPLATE, shard_name
 from imagenet_jax.errors import UserError
 from imagenet_jax.prepare import card
@@ -255,7 +256,7 @@ def _write_index(directory: Path, source: Source, summaries: Mapping[str, Summar
         "corrupt": sum(len(summary.corrupt) for summary in summaries.values()),
         "dropped_boxes": sum(summary.dropped_boxes for summary in summaries.values()),
     }
-    (directory / INDEX).write_text(json.dumps(index, indent=1) + "\n")
+    (directory / INDEX).write_text(json.dumps(index | {"seal": durable.seal(index)}, indent=1) + "\n")
 
 
 def _write_tfds_metadata(directory: Path, source: Source, summaries: Mapping[str, Summary]) -> None:

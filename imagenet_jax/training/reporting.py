@@ -55,6 +55,14 @@ def read_metrics(path: str) -> list[dict[str, Any]]:
 
     Lines that are damaged are passed over, and counted on stderr; a last line that was cut short is none of them.
     """
+    lines, damaged = parse_metrics(path)
+    if damaged:
+        print(f"warning: {damaged} lines of {path} are damaged and are passed over", file=sys.stderr)
+    return lines
+
+
+def parse_metrics(path: str) -> tuple[list[dict[str, Any]], int]:
+    """The same, and how many lines are damaged."""
     lines, damaged = [], 0
     with contextlib.suppress(FileNotFoundError), open(path, encoding="utf-8", errors="replace") as file:
         for text in file:
@@ -63,9 +71,7 @@ def read_metrics(path: str) -> list[dict[str, Any]]:
                 lines.append({"step": int(line["step"]), **line})
             except (ValueError, KeyError, TypeError):
                 damaged += text.endswith("\n")
-    if damaged:
-        print(f"warning: {damaged} lines of {path} are damaged and are passed over", file=sys.stderr)
-    return lines
+    return lines, damaged
 
 
 class Reporter:

@@ -29,12 +29,7 @@ def changes(config: config_lib.Config, workdir: str, *, extend: bool = False) ->
     path = config_path(workdir)
     if not os.path.exists(path):
         return {}
-    try:
-        with open(path, encoding="utf-8") as file:
-            stored = config_lib.Config(json.load(file))
-    except (ValueError, AttributeError) as error:
-        raise UserError(f"{path} is damaged ({error}). Remove it if the run is to go on with the config given now; "
-                        "each checkpoint says in meta/metadata with which config it was written.") from error
+    stored = read_config(path)
     # A key younger than the run had its default value.
     there, now = ({key: value for part in parts for key, value in config_lib.flat(part)}
                   for parts in ((_plain(config_lib.base()), stored), (_plain(config),)))
@@ -75,6 +70,20 @@ def claim(config: config_lib.Config, workdir: str, keep_as: str = "") -> None:
         os.replace(path, os.path.join(workdir, keep_as))
     with durable.create(path) as file:
         json.dump(_plain(config).to_dict(), file, indent=1)
+
+
+def read_config(path: str) -> config_lib.Config:
+    """The config that a run was claimed with.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    try:
+        with open(path, encoding="utf-8") as file:
+            return config_lib.Config(json.load(file))
+    except (ValueError, AttributeError) as error:
+        raise UserError(f"{path} is damaged ({error}). Remove it if the run is to go on with the config given now; "
+                        "each checkpoint says in meta/metadata with which config it was written.") from error
 
 
 def config_path(workdir: str) -> str:

@@ -139,6 +139,20 @@ def test_beam_and_processes_give_the_same_manifest_and_measure_nothing_twice(pla
         clean.clean(str(place / "data"), str(out), (), lambda todo: pytest.fail("all was measured"))
 
 
+def test_damaged_measurements_are_made_again(place, known, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(measure, "RANGE", 40)
+    manifest = Path(clean.clean(str(place / "data"), str(tmp_path), (), in_this_process).manifest)
+    files, whole, again = sorted((tmp_path / "measured").iterdir()), manifest.read_bytes(), []
+    content = [file.read_bytes() for file in files]
+    for file, data, damage in zip(files, content, (lambda data: data[:-1], lambda data: b"", lambda data: data + b"x",
+                                                   lambda data: data[:99] + bytes([data[99] ^ 4]) + data[100:]),
+                                  strict=False):
+        file.write_bytes(damage(data))
+    clean.clean(str(place / "data"), str(tmp_path), (), lambda todo: [again.extend(todo), in_this_process(todo)])
+    assert sorted(Path(task.path) for task in again) == files[:4]
+    assert [file.read_bytes() for file in files] == content and manifest.read_bytes() == whole
+
+
 def cut_tasks(place: Path, out: Path) -> list[measure.Task]:
     (out / "measured").mkdir(parents=True)
     return measure.tasks(open_dataset(place / "data"), str(out / "measured"))

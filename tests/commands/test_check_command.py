@@ -29,11 +29,11 @@ def test_a_dataset_is_read_whole(tmp_path: Path) -> None:
     examples = [Example(bytes(np.random.default_rng(i).bytes(3000)), i % 2, f"{i}.JPEG") for i in range(100)]
     write_dataset(tmp_path / "data", Source("tiny", ("a", "b"), ("a", "b"), {
         "train": examples, "validation": examples[:10]}), shard_bytes=150_000)
-    whole = run(f"--dataset={tmp_path / 'data'}")
+    whole = run(str(tmp_path / "data"))
     assert whole.returncode == 0 and whole.stdout == (
         "train, 100 examples: as written\nvalidation, 10 examples: as written\n")
     flip(sorted((tmp_path / "data").glob("tiny-train*"))[1])
-    broken = run(f"--dataset={tmp_path / 'data'}")
+    broken = run(str(tmp_path / "data"))
     assert broken.returncode == 2 and "train, 100 examples: DAMAGED\n  examples 64 to 99: A shard in" in broken.stdout
     assert "validation, 10 examples: as written" in broken.stdout and "1 damaged. Copy it again" in broken.stderr
 
@@ -45,14 +45,22 @@ def test_every_checkpoint_of_a_run_is_read(tmp_path: Path) -> None:
             params = {"a": np.random.default_rng(0).normal(size=5000)}
             checkpoint.save(manager, step, {"params": params}, {"step": step})
         checkpoint.finish(manager)
-    assert dict(check._workdir(str(tmp_path))) == {str(tmp_path / path): [] for path in (
-        "checkpoints/2", "checkpoints/4", "best/2")}
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n{"st')
+    names = ("checkpoints/2", "checkpoints/4", "best/2", "config.json", "metrics.jsonl")
+    assert dict(check.look(str(tmp_path))) == {str(tmp_path / name): [] for name in names}
+    for one in ("best", "checkpoints/2"):
+        assert list(check.look(str(tmp_path / one))) == [(str(tmp_path / one.split("/")[0] / "2"), [])]
     flip(max((tmp_path / "checkpoints/4/params").rglob("d/*"), key=lambda path: path.stat().st_size))
-    found = dict(check._workdir(str(tmp_path)))
-    assert "params/a is not what was written" in found.pop(str(tmp_path / "checkpoints/4"))[0]
-    assert list(found.values()) == [[], []]
+    (tmp_path / "config.json").write_text("{")
+    (tmp_path / "metrics.jsonl").write_text('{"step"\n{"step": 2}\n')
+    found = dict(check.look(str(tmp_path)))
+    assert "params/a is not what was written" in found[str(tmp_path / "checkpoints/4")][0]
+    assert "config.json is damaged" in found[str(tmp_path / "config.json")][0]
+    assert found[str(tmp_path / "metrics.jsonl")] == ["1 damaged line, passed over"]
+    assert sorted(map(len, found.values())) == [0, 0, 1, 1, 1]
 
 
 def test_nothing_to_check_is_told(tmp_path: Path) -> None:
     with pytest.raises(check.UserError, match="holds no complete checkpoint"):
-        list(check._workdir(str(tmp_path)))
+        list(check.look(str(tmp_path)))

@@ -285,6 +285,38 @@ def _copy(written: Path, tmp_path: Path, **index: object) -> Path:
     return copy
 
 
+@pytest.mark.parametrize("name", ["imagenet_jax.json", "dataset_info.json", "features.json", "label.labels.txt"])
+def test_a_damaged_description_is_told_and_never_another_dataset(written: Path, tmp_path: Path, name: str) -> None:
+    """Also where TFDS's own files are all that there is."""
+    copy, rng = _copy(written, tmp_path), np.random.default_rng(0)
+    if name != "imagenet_jax.json":
+        (copy / "imagenet_jax.json").unlink()
+    whole, content, told = dataset.open_dataset(copy), (copy / name).read_bytes(), 0
+    places = rng.integers(1, len(content) - 1, 10)
+    zeroed = [content[:at] + bytes(20) + content[at + 20 :] for at in places]
+    for damaged in [b"", b"{}", b"[]", b"\xff" * 9, *(content[:at] for at in places), *zeroed]:
+        (copy / name).write_bytes(damaged)
+        try:
+            assert dataset.open_dataset(copy) == whole
+        except UserError as error:
+            assert str(copy / name) in str(error) or name in str(error)
+            told += 1
+    assert told >= 4
+
+
+def test_a_flipped_bit_of_the_description_is_told(written: Path, tmp_path: Path) -> None:
+    copy, changed = _copy(written, tmp_path), 0
+    whole, content = dataset.open_dataset(copy), (copy / "imagenet_jax.json").read_bytes()
+    for at in range(0, len(content), 3):
+        (copy / "imagenet_jax.json").write_bytes(content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :])
+        try:
+            assert dataset.open_dataset(copy) == whole  # it was in the name of the seal
+        except UserError as error:
+            assert "imagenet_jax.json is damaged" in str(error) or "has dataset format" in str(error)
+            changed += 1
+    assert changed >= len(content) // 3 - len("seal")
+
+
 def test_opening_what_is_not_there(written: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="does not exist.*prepare --archives"):
         dataset.open_dataset(tmp_path / "nowhere")

@@ -120,7 +120,8 @@ def fit(run: Run, state: TrainState, first: int, progress: Progress, reporter: r
                 progress, pending = added(run, progress, pending, step), []
                 damaged.check(run, progress.damaged, step, told)
             if log:
-                values = {name: total / count for name, (total, count) in progress.sums.items()}
+                values = {name: total / count for name, (total, count) in progress.sums.items()
+                          if total or name != "damaged"}
                 reporter.train(step, values | {"lr": schedule.value(run.learning_rate, step - 1)})
                 progress = progress._replace(sums={})
             if judge and not stop:

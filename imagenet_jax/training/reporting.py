@@ -15,6 +15,7 @@ from clu import metric_writers
 from tqdm import tqdm
 
 from imagenet_jax import durable
+from imagenet_jax.errors import UserError
 from imagenet_jax.hosts import watchdog
 
 LONG_WAIT, WARM_UP = 0.1, 30.0  # share of the time spent waiting for input that is told; seconds before it is judged
@@ -106,7 +107,7 @@ class Reporter:
         self._told_of_input = False
         self._open_window(start_step)
         self._since = self._window
-        self._visible = jax.process_index() == 0
+        self._workdir, self._visible = workdir, jax.process_index() == 0
         self._bar = tqdm(
             total=total_steps,
             initial=start_step,
@@ -124,10 +125,21 @@ class Reporter:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *error: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
         self._bar.close()
-        self._writer.flush()
-        self._writer.close()
+        with contextlib.suppress(Exception) if kind else self._writing():  # of two errors the first is told
+            self._writer.flush()
+            self._writer.close()
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Turns whatever the writers raise, TensorFlow's own kinds among it, into one message."""
+        try:
+            yield
+        except Exception as error:
+            reason = str(error).splitlines()[0].split("}} ")[-1]
+            raise UserError(f"cannot write metrics and events in {self._workdir}: {reason}\nMake room or permission "
+                            "there and run the same command again.") from error
 
     @contextlib.contextmanager
     def timed(self, part: str) -> Iterator[None]:
@@ -167,7 +179,8 @@ class Reporter:
             values["img_per_s"] = (step - first) * self._global_batch / training
             values["input_wait"] = spent["input"] / training
         self._open_window(step)
-        self._writer.write_scalars(step, {f"train/{name}": v for name, v in values.items()})
+        with self._writing():
+            self._writer.write_scalars(step, {f"train/{name}": v for name, v in values.items()})
         progress = self._progress(step, values)
         self.advance(step)
         self._bar.set_description_str(progress)
@@ -182,8 +195,9 @@ class Reporter:
 
     def scores(self, step: int, split: str, values: Mapping[str, float]) -> None:
         """Writes the metrics of `split` under `SPLIT/` and says them."""
-        self._writer.write_scalars(step, {f"{split}/{name}": v for name, v in values.items()})
-        self._writer.flush()
+        with self._writing():
+            self._writer.write_scalars(step, {f"{split}/{name}": v for name, v in values.items()})
+            self._writer.flush()
         self.say(f"step {step}: {split} {_in_words(values)}")
 
     def say(self, message: str) -> None:

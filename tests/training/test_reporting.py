@@ -4,12 +4,14 @@ import json
 import math
 import os
 import pathlib
+import re
 
 import numpy as np
 import pytest
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from imagenet_jax.errors import UserError
 from imagenet_jax.training import reporting, run_report
 
 
@@ -92,6 +94,20 @@ def test_damaged_lines_of_metrics_are_passed_over_and_told(workdir: str, capsys:
         file.write(b'{"step": 4}\n{"step": 5')
     assert reporting.read_metrics(path) == [{"step": 1, "train/loss": 2.0}, {"step": 4}]
     assert f"warning: 4 lines of {path} are damaged" in capsys.readouterr().err
+
+
+def test_events_that_cannot_be_written_are_one_message(workdir: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(self) -> None:
+        raise RuntimeError("{{function_node Flush}} there/events.1; No space left on device\n\tFailed to flush")
+
+    monkeypatch.setattr(reporting.metric_writers.SummaryWriter, "flush", full)
+    message = f"cannot write metrics and events in {workdir}: there/events.1; No space left on device\nMake room"
+    with pytest.raises(UserError, match=re.escape(message)), reporting.Reporter(
+            workdir, total_steps=2, start_step=0, global_batch=1) as reporter:
+        reporter.train(1, {"loss": 1.0})
+        reporter.scores(1, "val", {"top1": 0.5})
+    with pytest.raises(ZeroDivisionError), reporting.Reporter(workdir, total_steps=2, start_step=0, global_batch=1):
+        1 / 0  # noqa: B018
 
 
 def test_metrics_are_json_even_where_they_are_not_finite(workdir: str) -> None:

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Runs on every host of a TPU slice, brought there by tpu_vm.sh and tpu_queue.sh. A run is independent of who started
-# it: connections may break.
+# Runs on every host of a TPU slice, brought there by tpu_vm.sh, tpu_queue.sh and tpu_mig.sh. A run is independent of
+# who started it: connections may break.
 # usage: launch/tpu_host.sh setup FILE | start RUN ARGS... | running | follow | stop
 set -euo pipefail
 cd "$(dirname "$0")/.."

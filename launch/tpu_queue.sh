@@ -18,14 +18,13 @@
 # How each generation is made, after Google's pages under https://docs.cloud.google.com (copies of 2025 and 2026):
 #   v2 to v6e, v5p  this script: tpu/docs/queued-resources, tpu/docs/runtimes, sdk/gcloud/reference/compute/tpus/
 #                   queued-resources/create. tpu/docs/create-tpu-vm says that this API gets only fixes now.
-#   v5p, v6e, TPU7x may also be managed instance groups of Compute Engine (tpu/docs/tpus-and-migs). There is no script
-#                   for them here: the pages were not found whole, and that JAX finds its hosts there was not tried.
-#   TPU7x           launch/gke.sh; the Cloud TPU API does not make it (tpu/docs/create-tpu-vm).
+#   v5p, v6e, TPU7x launch/tpu_mig.sh: managed instance groups of Compute Engine (tpu/docs/tpus-and-migs).
+#   TPU7x           launch/gke.sh, too; the Cloud TPU API does not make it (tpu/docs/create-tpu-vm).
 # A reservation of calendar mode needs flags of gcloud alpha (tpu/docs/consume-reservation), which are not used here.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source launch/tpu.sh
-restarts=5 keep='' delete=''
+delete=''
 own_flag() {
     case $1 in
         --restarts=*) restarts=${1#*=} ;;
@@ -37,10 +36,12 @@ own_flag() {
 parse "$@"
 [[ $restarts =~ ^[0-9]+$ ]] || fail "--restarts=$restarts is not a number"
 queue=(gcloud compute tpus queued-resources)
-errors=$(mktemp) tries=0
+errors=$(mktemp)
 trap 'rm -f "$errors"' EXIT
+logs="launch/tpu_vm.sh logs $name" give_up="launch/tpu_queue.sh $name ${zone:+$zone }--delete"
 
 describe() { "${queue[@]}" describe "$name" ${zone:+"$zone"} --format="value($1)"; }
+reason() { describe state.failedData.error.message; }
 remove() { run "${queue[@]}" delete "$name" ${zone:+"$zone"} --force --quiet; }
 create() {
     # shellcheck disable=SC2086
@@ -48,27 +49,13 @@ create() {
         --runtime-version="$runtime" ${tier:+"$tier"} $create_flags
 }
 
-again() {  # WHAT SAID: gcloud failed; waits for the next try, of at most 30 in a row, for networks do fail for a while
-    tries=$((tries + 1))
-    [ $tries -lt 30 ] || fail "$1 failed $tries times in a row; at last: $2"
-    say "$1 failed, and is tried again in $poll s: $2"
-    sleep "$poll"
-}
-
 look() {  # sets $state; NONE if there is no such request
+    local said
     until state=$(describe state.state 2>"$errors"); do
         said=$(cat "$errors")
         case $said in *NOT_FOUND*) state=NONE; return ;; esac
         again "looking for $name" "$said"
     done
-}
-
-refused() {  # WHY there will be no slice for this request; returns if it makes sense to ask again
-    refusals=$((refusals + 1))
-    case $1 in *[Qq]uota* | *PERMISSION_DENIED* | *INVALID_ARGUMENT*) refusals=$((restarts + 1)) ;; esac
-    [ $refusals -le "$restarts" ] || fail "there is no slice to be had: $1
-Once this is mended (a quota is one of an accelerator, a zone, and of spot or not), the same command goes on."
-    say "asked for again ($refusals of $restarts): $1"
 }
 
 if [ -n "$delete" ]; then
@@ -78,65 +65,4 @@ if [ -n "$delete" ]; then
 fi
 need_accelerator
 need_train
-if [ -n "$dry_run" ]; then
-    create
-    set_up
-    there all start NUMBER "${train[@]}"
-    follow
-    [ -n "$keep" ] || remove
-    exit
-fi
-
-give_up="launch/tpu_queue.sh $name ${zone:+$zone }--delete"
-trap 'say "stopped looking. What is there stays, and costs: the same command goes on; $give_up ends it"; exit 130' INT
-state='' problem='' starts=0 refusals=0
-while true; do
-    before=$state
-    look
-    [ "$state" = "$before" ] || say "$name: $state"
-    case $state in
-        NONE)
-            starts=0 problem=''
-            if ! said=$(create 2>&1); then refused "$said"; fi
-            ;;
-        FAILED | SUSPENDED)
-            if [ "$state" = FAILED ] && [ -n "$before" ]; then  # else it failed before this was started
-                refused "$(describe state.failedData.error.message || true)"
-            fi
-            remove || say "could not delete $name; tried again in $poll s"
-            ;;
-        ACTIVE)
-            refusals=0
-            if [ -n "$problem" ]; then  # and the slice was not taken away, so that is not why
-                [ $starts -le "$restarts" ] || fail "$problem, $starts times on $name. It is kept, and costs. See" \
-                    "launch/tpu_vm.sh logs $name; then the same command goes on, or $give_up ends it."
-                say "$problem; started again ($starts of $restarts)"
-                problem=''
-            fi
-            # no word of the two: host 0 is not reached, so that it is not known whether the run is there
-            answer=$(on 0 "bash imagenet_jax/launch/tpu_host.sh running 2>/dev/null && echo runs || echo idle") ||
-                answer=''
-            case $answer in
-                *runs*) ;;
-                *idle*)
-                    starts=$((starts + 1))
-                    { set_up && there all start "$(date +%s)" "${train[@]}"; } || problem="the setup failed" ;;
-                *) again "reaching host 0 of $name" "see above"; continue ;;
-            esac
-            tries=0
-            if [ -z "$problem" ]; then
-                follow
-                case $code in
-                    0)
-                        say "the run is done"
-                        until [ -n "$keep" ] || remove; do again "deleting $name" "see above"; done
-                        exit
-                        ;;
-                    '') say "the connection broke" ;;
-                    *) problem="the run ended with exit code $code" ;;
-                esac
-            fi
-            ;;
-    esac
-    sleep "$poll"
-done
+keep_going

@@ -15,7 +15,8 @@
 #   --dry_run               print what would be done
 #
 # v2 to v6e are made like this, after https://docs.cloud.google.com/tpu/docs/create-tpu-vm and .../runtimes (copies of
-# 2025 and 2026): this API gets no new features any more and does not make TPU7x, which goes through launch/gke.sh.
+# 2025 and 2026): this API gets no new features any more and does not make TPU7x, which goes through launch/tpu_mig.sh
+# or launch/gke.sh.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source launch/tpu.sh

@@ -1,6 +1,5 @@
 """The launch scripts make the right calls in the right order: against fakes of gcloud, kubectl, srun and scontrol."""
 
-import os
 import pathlib
 import re
 import signal
@@ -15,60 +14,8 @@ SCRIPTS = sorted([*LAUNCH.glob("*.sh"), LAUNCH / "slurm.sbatch"])
 TRAIN = ("--", "train", "--config=configs/resnet50.py", "--workdir=/mnt/runs/a", "--config.optimizer.name='a b'")
 SLICE = ("--accelerator=v6e-16", "--zone=europe-west4-a", "--spot")
 
-# Writes down each call with the name of what it asks for, and answers it by the next line of the file of that name,
-# "CODE TEXT", or else by success.
-FAKE = r"""#!/usr/bin/env bash
-line="$(basename "$0") $*"
-case $line in
-    *--format=*failedData*) kind=reason ;;
-    *" describe "*) kind=state ;;
-    *queued-resources\ create* | *tpu-vm\ create*) kind=create ;;
-    *queued-resources\ delete* | *tpu-vm\ delete* | *delete\ jobset*) kind=delete ;;
-    *tpu-vm\ scp*) kind=copy ;;
-    *tpu_host.sh\ running*) kind=running ;;
-    *tpu_host.sh\ *) kind=${line#*tpu_host.sh }; kind=${kind%% *} ;;
-    *tar\ -xzf*) kind=unpack ;;
-    kubectl*) kind=$1; [ "$kind" != apply ] || cat >"$FAKE/applied" ;;
-    *) kind=$(basename "$0") ;;
-esac
-echo "$kind $*" >>"$FAKE/calls"
-if [ ! -s "$FAKE/$kind" ]; then [ $kind != state ]; exit; fi
-answer=$(head -n 1 "$FAKE/$kind")
-sed -i 1d "$FAKE/$kind"
-text=${answer#* }
-[ "${answer%% *}" = 0 ] && echo -e "$text" || echo -e "$text" >&2
-exit "${answer%% *}"
-"""
 GONE = "1 ERROR: (gcloud.compute.tpus.queued-resources.describe) NOT_FOUND: it was not found"
 DONE, DROPPED = "0 step 7\\nthe run ended with exit code 0", "255 Connection reset by peer"
-
-
-@pytest.fixture
-def world(tmp_path):
-    """answers(kind=[...]), run(script, ...) and calls() with fakes in front of all programs."""
-
-    class World:
-        path = tmp_path
-
-        def answers(self, **kinds):
-            for kind, lines in kinds.items():
-                (tmp_path / kind).write_text("".join(f"{line}\n" for line in lines))
-
-        def run(self, script, *args, **env):
-            (tmp_path / "calls").write_text("")
-            return subprocess.run([LAUNCH / script, *args], capture_output=True, text=True, timeout=60, cwd=tmp_path,
-                                  env=self.env | env, stdin=subprocess.DEVNULL)
-
-        def calls(self, *kinds):
-            lines = (tmp_path / "calls").read_text().splitlines()
-            return [line for line in lines if line.split()[0] in kinds] if kinds else [x.split()[0] for x in lines]
-
-    for name in ("gcloud", "kubectl", "scontrol"):
-        (tmp_path / "bin").mkdir(exist_ok=True)
-        (tmp_path / "bin" / name).write_text(FAKE)
-        (tmp_path / "bin" / name).chmod(0o755)
-    World.env = os.environ | {"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}", "FAKE": str(tmp_path), "POLL": "0"}
-    return World()
 
 
 def states(*names):
@@ -173,7 +120,7 @@ def test_a_request_is_deleted(world):
     (("Run",), "'Run' is no name"),
     (("a", "--acelerator=v6e-8"), "'--acelerator=v6e-8' is no flag of tpu_queue.sh"),
     (("a", *TRAIN), "which TPU?"),
-    (("a", "--accelerator=tpu7x-16", *TRAIN), "use launch/gke.sh"),
+    (("a", "--accelerator=tpu7x-16", *TRAIN), "use launch/gke.sh or launch/tpu_mig.sh"),
     (("a", "--accelerator=v9-16", *TRAIN), "--runtime=VERSION"),
     (("a", "--setup=nowhere", *SLICE, *TRAIN), "--setup=nowhere is not a file"),
     (("a", "--restarts=some", *SLICE, *TRAIN), "--restarts=some is not a number"),

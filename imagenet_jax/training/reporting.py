@@ -14,7 +14,7 @@ import numpy as np
 from clu import metric_writers
 from tqdm import tqdm
 
-from imagenet_jax import durable
+from imagenet_jax import durable, hosts
 from imagenet_jax.errors import UserError
 from imagenet_jax.hosts import watchdog
 
@@ -107,7 +107,7 @@ class Reporter:
         self._told_of_input = False
         self._open_window(start_step)
         self._since = self._window
-        self._workdir, self._visible = workdir, jax.process_index() == 0
+        self._workdir, self._visible = workdir, hosts.is_first()
         self._bar = tqdm(
             total=total_steps,
             initial=start_step,

@@ -8,8 +8,6 @@ from typing import IO, Any
 
 import google_crc32c
 
-PARTIAL = ".tmp"  # behind the name of a file that is being written
-
 
 @contextlib.contextmanager
 def create(path: str | os.PathLike[str], mode: str = "w") -> Iterator[IO[Any]]:
@@ -25,7 +23,7 @@ def create(path: str | os.PathLike[str], mode: str = "w") -> Iterator[IO[Any]]:
 def partial(path: str | os.PathLike[str]) -> Iterator[str]:
     """Yields the name under which whoever wants to writes a file; without an error it is then synced and renamed."""
     path = os.fspath(path)
-    aside = f"{path}.{os.getpid()}{PARTIAL}"
+    aside = f"{path}.{os.getpid()}.tmp"
     try:
         yield aside
         sync(aside)

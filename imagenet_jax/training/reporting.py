@@ -137,7 +137,7 @@ class Reporter:
         try:
             yield
         except Exception as error:
-            reason = str(error).splitlines()[0].split("}} ")[-1]
+            reason = (str(error).splitlines() or [type(error).__name__])[0].split("}} ")[-1]
             raise UserError(f"cannot write metrics and events in {self._workdir}: {reason}\nMake room or permission "
                             "there and run the same command again.") from error
 

@@ -75,7 +75,7 @@ def measure(record: bytes) -> np.ndarray:
         raise
     except Exception:  # Pillow's decoders raise a dozen kinds over damaged files
         return row
-    row["decodable"], row["corrupt"] = True, bool(jpeg.corruption(encoded))
+    row["decodable"], row["corrupt"] = True, bool(jpeg.corruption(jpeg.complaint(encoded), encoded))
     row["width"], row["height"] = image.size
     row["pixels_sha256"] = _digest(str(image.size).encode(), image.tobytes())
     if min(image.size) > SIDE:

@@ -51,7 +51,7 @@ def check(example: Example, decode: bool = False, max_side: int = 0, quality: in
             if (decode or "progressive" in image.info) and (scans := structure.jpeg_scans(encoded)) > MAX_SCANS:
                 raise ValueError(f"{scans:,} scans: it would take minutes to decode")
             odd, turn = _oddity(image, example, decode), orientation(image)
-            corrupt = jpeg.corruption(encoded) if decode else ""
+            complaint = jpeg.complaint(encoded) if decode else ""
             if apply_exif and turn > 1:
                 odd = f"{odd.rstrip(',')}, turned by EXIF orientation {turn},".removeprefix(", ")
                 image, example = _turned(image, turn), example._replace(boxes=turned_boxes(example.boxes, turn))
@@ -61,14 +61,14 @@ def check(example: Example, decode: bool = False, max_side: int = 0, quality: in
                 data, odd, size = _mended(image, example.file_name, odd)
             else:
                 data, size = encoded, image.size
-                if decode and (corrupt or image.format not in ("JPEG", "MPO")):
+                if decode and (complaint or image.format not in ("JPEG", "MPO")):
                     image.load()  # of a JPEG without fault libjpeg has just made every pixel
     except MemoryError:
         raise
     except Exception as error:  # Pillow's decoders raise a dozen kinds over damaged files
         return Checked(None, _why(error, encoded))
     return Checked(example._replace(image=data, boxes=tidy_boxes(example.boxes)), odd, size,
-                   turn > 1 and not apply_exif, corrupt)
+                   turn > 1 and not apply_exif, jpeg.corruption(complaint, encoded))
 
 
 def orientation(image: Image.Image) -> int:

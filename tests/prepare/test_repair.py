@@ -174,6 +174,10 @@ def test_decoding_tells_what_libjpeg_does() -> None:
     assert _check(cut).corrupt == _check(whole, decode=True).corrupt == ""
     kept, shrunk = _check(cut, decode=True), repair.check(Example(cut, 0, "a.JPEG"), decode=True, max_side=32)
     assert kept.corrupt == shrunk.corrupt == "premature end of data segment"
+    tables = whole.index(b"\xff\xdb")
+    odd = whole[:2] + b"\xff\xe0\0\x10JFIF\0\x0d\1\0\0\1\0\1\0\0" + whole[20:tables]  # which is harmless
+    assert _check(odd + whole[tables:], decode=True).example.image == odd + whole[tables:]
+    assert _check(odd + whole[whole.index(b"\xff\xc0") :], decode=True).example is None
     assert kept.example.image == cut and kept.size == (64, 64) and shrunk.size == (32, 32)
 
 

@@ -4,6 +4,7 @@ import ast
 import functools
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -78,3 +79,9 @@ def test_recipes_choose_and_nothing_else() -> None:
 def test_style() -> None:
     ruff = subprocess.run([sys.executable, "-m", "ruff", "check", "--no-cache", HERE], capture_output=True, text=True)
     assert ruff.returncode == 0, ruff.stdout
+
+
+def test_what_is_no_code_is_installed_with_it() -> None:
+    patterns = tomllib.loads((HERE / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]["*"]
+    data = [path for path in (HERE / "imagenet_jax").rglob("*.*") if path.suffix not in (".py", ".pyc")]
+    assert data and all(any(path.match(pattern) for pattern in patterns) for path in data)

@@ -58,14 +58,13 @@ def _clean(dataset: dataset_lib.Dataset, out: str, probabilities: Sequence[str],
     records = {split: dataset_lib.open_split(dataset, split) for split in dataset.splits}
     tasks = measure.tasks(dataset, os.path.join(out, "measured"))
     os.makedirs(os.path.join(out, "measured"), exist_ok=True)
-    todo = [task for task in tasks if not measure.is_done(task)]
-    if todo:
+    rows, places = measure.places(tasks)
+    if todo := measure.load(places):
         run(todo)
-    missing = [task.path for task in todo if not measure.is_done(task)]
-    if missing:
-        raise UserError(f"{len(missing)} of {len(todo)} ranges were measured, but not into {missing[0]}: workers must "
-                        "see --out under the same path as this process")
-    found, covered, agreement = find(dataset, measure.load(tasks), probabilities)
+    if missing := measure.load({task: places[task] for task in todo}):
+        raise UserError(f"{len(missing)} of {len(todo)} ranges were measured, but not into {missing[0].path}: workers "
+                        "must see --out under the same path as this process")
+    found, covered, agreement = find(dataset, rows, probabilities)
     counts = {flag: _count(dataset, each.rows) for flag, each in found.items()}
     names = _file_names(records, dataset, found)
     header = {"dataset": dataset.name, "splits": dataset.splits, "flags": list(found),

@@ -10,7 +10,7 @@ import hashlib
 import io
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
@@ -162,19 +162,22 @@ def run_beam(todo: Sequence[Task], runner: str, options: Sequence[str]) -> None:
         _ = pipeline | beam.Create(todo) | beam.Reshuffle() | beam.Map(measure_range)
 
 
-def is_done(task: Task) -> bool:
-    """Whether a range is measured, and its file is what was written."""
-    return _read(task) is not None
+def places(todo: Sequence[Task]) -> tuple[np.ndarray, dict[Task, np.ndarray]]:
+    """Room for the rows of all ranges, ROW [n] in their order, and the part of it that is each one's."""
+    ends = np.cumsum([task.stop - task.start for task in todo])
+    rows = np.empty(ends[-1], ROW)
+    return rows, dict(zip(todo, np.split(rows, ends[:-1]), strict=True))
 
 
-def load(done: Sequence[Task]) -> np.ndarray:
-    """The rows of all ranges, ROW [n], in their order."""
-    rows, start = np.empty(sum(task.stop - task.start for task in done), ROW), 0
-    for task in done:
-        part = _read(task)
-        rows[start : start + len(part)] = part
-        start += len(part)
-    return rows
+def load(places: Mapping[Task, np.ndarray]) -> list[Task]:
+    """Reads what is measured into its places; returns the ranges that are not, or whose files are damaged."""
+    missing = []
+    for task, place in places.items():
+        if (found := _read(task)) is None:
+            missing.append(task)
+        else:
+            place[:] = found
+    return missing
 
 
 def _read(task: Task) -> np.ndarray | None:

@@ -3,11 +3,11 @@
 import os
 
 from imagenet_jax.dataset import prepared, tfds_build
-from imagenet_jax.dataset.records import Dataset, Records, features
+from imagenet_jax.dataset.records import Dataset, RecordError, Records, features
 from imagenet_jax.dataset.wire import Row, row
 from imagenet_jax.errors import UserError
 
-__all__ = ["Dataset", "Records", "Row", "features", "is_dataset", "open_dataset", "open_split", "row"]
+__all__ = ["Dataset", "RecordError", "Records", "Row", "features", "is_dataset", "open_dataset", "open_split", "row"]
 
 
 def is_dataset(directory: str | os.PathLike[str]) -> bool:

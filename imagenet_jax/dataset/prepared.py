@@ -33,8 +33,18 @@ def shard_name(name: str, split: str, shard: int) -> str:
 
 
 def is_prepared(directory: str | os.PathLike[str]) -> bool:
-    """Whether `prepare` wrote the directory."""
-    return (epath.Path(directory) / INDEX).exists()
+    """Whether `prepare` wrote the directory.
+
+    Raises:
+        UserError: it cannot be reached.
+    """
+    try:
+        return (epath.Path(directory) / INDEX).is_file()
+    except Exception as error:  # of TensorFlow or fsspec, whichever etils asks for a bucket
+        reason = str(error).partition("\n")[0]
+        raise UserError(f"The dataset directory {directory} cannot be reached: {reason}. A bucket of Google's (gs://) "
+                        "asks for credentials, `gcloud auth application-default login`; any can be mounted as a folder "
+                        "or copied to a disk, and the folder given instead.") from error
 
 
 def open_dataset(directory: str | os.PathLike[str]) -> Dataset:
@@ -75,14 +85,7 @@ def open_split(dataset: Dataset, split: str) -> Records:
 
 def _read_index(directory: epath.Path) -> dict[str, Any]:
     path = directory / INDEX
-    try:
-        is_there = path.is_file()
-    except Exception as error:  # of TensorFlow or fsspec, whichever etils asks for a bucket
-        reason = str(error).partition("\n")[0]
-        raise UserError(f"The dataset directory {directory} cannot be reached: {reason}. A bucket of Google's (gs://) "
-                        "asks for credentials, `gcloud auth application-default login`; any can be mounted as a folder "
-                        "or copied to a disk, and the folder given instead.") from error
-    if not is_there:
+    if not is_prepared(directory):
         what = "is not a prepared dataset" if directory.is_dir() else "does not exist"
         raise UserError(f"The dataset directory {directory} {what} (no {INDEX}). Write one with "
                         "`python -m imagenet_jax prepare --archives=DIR --out=DIR`.")

@@ -11,6 +11,10 @@ import numpy as np
 from imagenet_jax.errors import UserError
 
 
+class RecordError(UserError):
+    """A record is not what was written; those beside it may be."""
+
+
 class Dataset(NamedTuple):
     """A dataset on disk. splits: number of examples of each. variant: "original", or what was done to all images."""
 
@@ -40,15 +44,15 @@ class Records:
         """The serialized tf.train.Example at each index, in the order asked for.
 
         Raises:
-            UserError: a shard is damaged or cut short.
+            RecordError: a shard is damaged or cut short.
         """
         try:
             if self._directory.startswith("gs://"):  # one thread a shard hides what a bucket takes to answer
                 return list(self._source.__getitems__(indices))
             return [self._source[index] for index in indices]  # a third of the processor time of the above
         except RuntimeError as error:
-            raise UserError(f"A shard in {self._directory} is damaged: {error}. Copy the dataset again, whole, or "
-                            "prepare it anew.") from error
+            raise RecordError(f"A shard in {self._directory} is damaged: {error}. Copy the dataset again, whole, or "
+                              "prepare it anew.") from error
 
 
 @contextlib.contextmanager

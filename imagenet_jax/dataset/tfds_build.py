@@ -19,7 +19,7 @@ import google_crc32c
 import numpy as np
 from tqdm import tqdm
 
-from imagenet_jax.dataset.records import Dataset, Records, described_by
+from imagenet_jax.dataset.records import Dataset, RecordError, Records, described_by
 from imagenet_jax.errors import UserError
 
 _INFO = "dataset_info.json"
@@ -43,7 +43,8 @@ class TFRecords:
         """The serialized tf.train.Example at each index, in the order asked for.
 
         Raises:
-            UserError: a file is missing, damaged, or holds another number of records than it should.
+            RecordError: one of them is damaged.
+            UserError: a file is missing, or does not hold as many whole records as it should.
         """
         with self._lock:
             if self._offsets is None:
@@ -56,8 +57,8 @@ class TFRecords:
                 record, stated = (os.pread(file.fileno(), count, place)
                                   for count, place in ((size, offset), (_CHECKSUM, offset + size)))
             if _checksum(record) != stated:
-                raise UserError(f"{self._paths[shard]} is damaged: record {index - self._starts[shard]} is not what "
-                                "was written. Copy it again, or build it anew.")
+                raise RecordError(f"{self._paths[shard]} is damaged: record {index - self._starts[shard]} is not what "
+                                  "was written. Copy it again, or build it anew.")
             records.append(record)
         return records
 

@@ -10,8 +10,7 @@ import numpy as np
 from PIL import Image
 
 from imagenet_jax import jpeg
-from imagenet_jax.dataset import Records
-from imagenet_jax.errors import UserError
+from imagenet_jax.dataset import RecordError, Records
 
 TRIES = 8  # examples, one after the other, that cannot be read: then the shard is lost, or the disk
 
@@ -26,11 +25,11 @@ def read(records: Records, index: np.ndarray, after: Callable[[int], int] | None
         The records; their indices; for each what is wrong and shown instead, or ''.
 
     Raises:
-        UserError: a shard is damaged, or TRIES examples in a row are.
+        UserError: a file is lost; where damage is forgiven, TRIES examples in a row are.
     """
     try:
         return records.read(index), index, [""] * len(index)
-    except UserError:
+    except RecordError:
         if after is None:
             raise
     found, shown, faults = zip(*(_read_one(records, int(wanted), after) for wanted in index), strict=True)
@@ -42,7 +41,7 @@ def _read_one(records: Records, wanted: int, after: Callable[[int], int]) -> tup
     for _ in range(TRIES):
         try:
             (record,) = records.read([index])
-        except UserError as damage:
+        except RecordError as damage:
             index, error = after(index), error or damage
         else:
             fault = f"example {wanted:,} cannot be read ({error}). Example {index:,} is shown in its place"

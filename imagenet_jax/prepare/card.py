@@ -16,6 +16,7 @@ from imagenet_jax.prepare.sources.tars import printable
 
 _ROWS = 40  # classes of the grid of samples, evenly chosen where there are more
 _COLUMNS = 8
+_SHOWN = 40  # corrupt images
 _TILE, _MARGIN = 96, 200  # px
 _LAST = 2048  # px, of the size histogram
 _UNEQUAL = 10  # times as many images in the largest class as in the smallest, from where on that is told
@@ -139,7 +140,7 @@ def _draw_samples(path: Path, source: Source, summary: Summary, records: dataset
 def _draw_corrupt(path: Path, opened: dataset_lib.Dataset, summaries: Mapping[str, Summary]) -> None:
     """The first corrupt images of all splits, as decoders show them; no picture where there are none."""
     records = [record for split, summary in summaries.items() if summary.corrupt for record in dataset_lib.open_split(
-        opened, split).read([place for *_, place in summary.corrupt[:_ROWS]])][:_ROWS]
+        opened, split).read([place for *_, place in summary.corrupt[:_SHOWN]])][:_SHOWN]
     sheet = Image.new("RGB", (_COLUMNS * (_TILE + 4), -(-len(records) // _COLUMNS) * (_TILE + 4)), "white")
     for i, record in enumerate(records):
         sheet.paste(_tile(record), (i % _COLUMNS * (_TILE + 4), i // _COLUMNS * (_TILE + 4)))

@@ -121,3 +121,17 @@ def test_evaluation_stops(part) -> None:
         list(loader.eval_batches(part._replace(pool=np.array([0, 3])), batch=2, view=view))
     with pytest.raises(UserError, match="could not be decoded: 6.JPEG"):
         list(loader.eval_batches(part._replace(pool=np.array([0, 6])), batch=2, view=view))
+
+
+def test_a_lost_file_is_not_asked_again_for_every_example() -> None:
+    class Lost:
+        asked = 0
+
+        def read(self, indices):
+            self.asked += 1
+            raise UserError("it does not hold 9 whole records")
+
+    lost = Lost()
+    with pytest.raises(UserError, match="whole records"):
+        damage.read(lost, np.arange(3), lambda index: index + 1)
+    assert lost.asked == 1

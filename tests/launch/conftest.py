@@ -40,6 +40,12 @@ exit "${answer%% *}"
 """
 
 
+PYTHON = """#!/usr/bin/env bash
+echo "$JAX_COORDINATOR_ADDRESS $JAX_NUM_PROCESSES $JAX_PROCESS_ID $@" >>"$(dirname "$0")/../../../python"
+[ "$2" != imagenet_jax ] || sleep 1
+"""
+
+
 @pytest.fixture
 def world(tmp_path):
     """answers(kind=[...]), run(script, ...) and calls() with fakes in front of all programs."""
@@ -50,6 +56,15 @@ def world(tmp_path):
         def answers(self, **kinds):
             for kind, lines in kinds.items():
                 (tmp_path / kind).write_text("".join(f"{line}\n" for line in lines))
+
+        def hosts(self, gcloud, *names):
+            """Directories that stand for hosts, where Python notes what it is asked; and the gcloud that knows them."""
+            (tmp_path / "bin/gcloud").write_text(gcloud)
+            for name in names:
+                python = tmp_path / name / "imagenet_jax/.venv/bin/python"
+                python.parent.mkdir(parents=True)
+                python.write_text(PYTHON)
+                python.chmod(0o755)
 
         def run(self, script, *args, **env):
             (tmp_path / "calls").write_text("")

@@ -231,21 +231,12 @@ for host in $hosts; do
     esac
 done
 """
-ON_HOST = """#!/usr/bin/env bash
-echo "$@" >>"$(dirname "$0")/../../../python"
-[ "$2" != imagenet_jax ] || sleep 1
-"""
 
 
 def test_code_and_command_reach_every_host(world):
     """gcloud is a fake that copies to two directories and runs commands there; only Python is no Python."""
-    (world.path / "bin/gcloud").write_text(TWO_HOSTS)
+    world.hosts(TWO_HOSTS, "host_0", "host_1")
     (world.path / "mount.sh").write_text("touch mounted\n")
-    for host in ("host_0", "host_1"):
-        python = world.path / host / "imagenet_jax/.venv/bin/python"
-        python.parent.mkdir(parents=True)
-        python.write_text(ON_HOST)
-        python.chmod(0o755)
     told = world.run("tpu_queue.sh", "run-1", SLICE[0], f"--setup={world.path / 'mount.sh'}", *TRAIN)
     assert told.returncode == 0, told.stderr
     assert world.calls() == ["describe", "create", "describe", "ssh", "scp", "ssh", "ssh", "ssh", "ssh", "delete"]
@@ -256,7 +247,7 @@ def test_code_and_command_reach_every_host(world):
         assert (code / "mounted").exists()
         requirements, tpu, run = (world.path / host / "python").read_text().splitlines()
         assert requirements.endswith("-r requirements.txt") and tpu.endswith(jax.replace("jax==", " jax[tpu]=="))
-        assert run == f"-m imagenet_jax {' '.join(TRAIN[1:])} --distributed"
+        assert run.lstrip() == f"-m imagenet_jax {' '.join(TRAIN[1:])} --distributed"
 
 
 SRUN = """#!/usr/bin/env bash

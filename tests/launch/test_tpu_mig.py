@@ -179,20 +179,11 @@ case $line in
     "compute ssh "*) cd "$FAKE/$3" && bash -c "${line#*--command=}" ;;
 esac
 """
-ON_HOST = """#!/usr/bin/env bash
-echo "$JAX_COORDINATOR_ADDRESS $JAX_NUM_PROCESSES $JAX_PROCESS_ID $@" >>"$(dirname "$0")/../../../python"
-[ "$2" != imagenet_jax ] || sleep 1
-"""
 
 
 def test_code_command_and_place_reach_every_host(world):
     """gcloud is a fake that copies to two directories and runs commands there; only Python is no Python."""
-    (world.path / "bin/gcloud").write_text(TWO_HOSTS)
-    for host in ("one", "two"):
-        python = world.path / host / "imagenet_jax/.venv/bin/python"
-        python.parent.mkdir(parents=True)
-        python.write_text(ON_HOST)
-        python.chmod(0o755)
+    world.hosts(TWO_HOSTS, "one", "two")
     told = world.run("tpu_mig.sh", *RUN, *TRAIN)
     assert told.returncode == 0, told.stderr
     for number, host in enumerate(("one", "two")):

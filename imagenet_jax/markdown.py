@@ -17,7 +17,8 @@ from urllib.parse import unquote
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
-_SPECIAL = re.compile(r"([\\`*\[\]<>|#&~]|(?<![^\W_])_|_(?![^\W_]))")  # inside a word _ is plain already
+# Brackets alone are plain, and so is _ inside a word.
+_SPECIAL = re.compile(r"([\\`*<>|#&~]|\](?=[(\[:])|(?<![^\W_])_|_(?![^\W_]))")
 _PAGE = """<!DOCTYPE html>
 <html lang="en">
 <head>

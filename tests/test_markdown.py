@@ -48,8 +48,9 @@ def test_tables_are_told_by_their_headers(tmp_path):
 
 
 @pytest.mark.parametrize("name", [
-    "<script>alert(1)</script>", "![x](https://example.com/x.png)", "[x](https://example.com)", "a|b", "*n*_1_`2`",
-    "<https://example.com>", "a\\", "_x_", "__x__y", "a_b_c.JPEG", "&lt;", "~~x~~", "# x", '"><img src=x>'])
+    "<script>alert(1)</script>", "![x](https://example.com/x.png)", "[x](https://example.com)", "[x]: https://example.com",
+    "[[x](y)](z)", "[1.0, 2]", "a|b", "*n*_1_`2`", "<https://example.com>", "a\\", "_x_", "__x__y", "a_b_c.JPEG",
+    "&lt;", "~~x~~", "# x", '"><img src=x>'])
 def test_names_stand_for_themselves(tmp_path, name):
     text = f"# {markdown.plain(name)}\n\n" + markdown.table(("file", "n"), [(markdown.plain(name), "1")])
     page = page_of(tmp_path, f"{text}\n\n- {markdown.plain(name)}, taken for **{markdown.plain(name)}**\n")

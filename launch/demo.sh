@@ -19,8 +19,8 @@ $run evaluate --workdir="$out/finetune"
 cat <<EOF
 
 Look at:
-  $out/pretrain/report.md          learning curves, results, config, timings of the pretraining
-  $out/pretrain/evaluation/        per-class report, confusion matrix, predictions (of the best checkpoint)
-  $out/finetune/report.md          the same for the digits
+  $out/pretrain/report.html        learning curves, results, config, timings of the pretraining
+  $out/pretrain/evaluation/        report.html with the worst mistakes, predictions, ... (of the best checkpoint)
+  $out/finetune/report.html        the same for the digits
   tensorboard --logdir=$out        all curves
 EOF

@@ -11,7 +11,7 @@ import pytest
 
 HERE = Path(__file__).parents[1]
 FLOORS = [  # from the ground; a room imports lower floors and itself
-    ["durable", "errors", "runtime", "trees"],
+    ["durable", "errors", "markdown", "runtime", "trees"],
     ["checkpoint", "classes", "config", "dataset", "hosts", "jpeg", "models"],
     ["cleaning", "evaluation", "input", "prepare", "transfer"],
     ["training"],

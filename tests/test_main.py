@@ -97,6 +97,8 @@ def test_the_accelerators_are_hidden_from_tensorflow_before_anything_runs_on_the
     (["train", "--workdir=x", "--config=configs/demo.py", "--config.optmizer.lr=1"], "did you mean 'optimizer'?"),
     (["train", "--workdir=x", "--config=configs/demo.py", "--config.global_batch=many"], "global_batch=many"),
     (["evaluate"], "workdir"),
+    (["compare", "runs/one"], "Name at least two runs"),
+    (["compare", "tests", "configs"], "tests is no run"),
     (["evaluate", "--workdir=x", "--scales=256,large"], "--scales=256,large are no whole numbers of px"),
     (["evaluate", "--workdir=x", "--scales=256", "--resize=256"], "resize"),
 ])

@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image, ImageFile
 
+from imagenet_jax import markdown
 from imagenet_jax.cleaning import flags, measure
 from imagenet_jax.dataset import Dataset, Records, features
 
@@ -17,7 +18,7 @@ _COLUMNS, _MOST = 8, 32  # cells of a picture, of one example or of a pair
 
 def write(out: str, dataset: Dataset, records: Mapping[str, Records], found: Mapping[str, flags.Found],
           names: Mapping[int, tuple[str, int]], header: Mapping[str, Any]) -> str:
-    """Writes OUT/report.md and OUT/pictures/FLAG.png; returns the path of the report.
+    """Writes OUT/report.md, OUT/report.html and OUT/pictures/FLAG.png; returns the path of the report.
 
     Args:
         found: as `clean.find` gives it. names: file name and label of every flagged row. header: the manifest's.
@@ -44,8 +45,7 @@ def write(out: str, dataset: Dataset, records: Mapping[str, Records], found: Map
         _draw(path, [_cell(dataset, records, flag, each, i) for i in worst])
         lines += ["", f"The {len(worst)} clearest of {len(each.rows):,}:", "", f"![{flag}](pictures/{flag}.png)"]
     path = os.path.join(out, "report.md")
-    with open(path, "w", encoding="utf-8") as file:
-        file.write("\n".join(lines) + "\n")
+    markdown.write(path, "\n".join(lines) + "\n")
     return path
 
 

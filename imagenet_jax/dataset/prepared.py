@@ -6,7 +6,7 @@ A dataset directory holds
     dataset_info.json features.json label.labels.txt      TFDS's own files (builder_from_directory)
     imagenet_jax.json                        what this package reads: format, classes, shard lengths
     quarantine.jsonl repairs.jsonl corrupt.jsonl    {"split", "file_name", "reason"}, one image a line
-    report.md counts.png SPLIT_samples.jpg corrupt.jpg      the card
+    report.md report.html counts.png SPLIT_samples.jpg corrupt.jpg      the card
 
 A record has the features of TFDS's imagenet2012 plus boxes: `image` (a JPEG, or a PNG as it came), `label` (int64),
 `file_name` (bytes) and `boxes` (floats, [M, 4] flattened).

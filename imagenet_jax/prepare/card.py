@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from imagenet_jax import dataset as dataset_lib
+from imagenet_jax import markdown
 from imagenet_jax.prepare import fonts
 from imagenet_jax.prepare.examples import Source
 from imagenet_jax.prepare.shard import SIZE_STEP as STEP
@@ -26,14 +27,14 @@ _NO_DATE = {"metadata": {"Software": None}}  # the same dataset gives the same b
 
 
 def write_card(directory: Path, source: Source, summaries: Mapping[str, Summary]) -> None:
-    """Writes report.md, counts.png and SPLIT_samples.jpg beside the finished shards."""
+    """Writes report.md, report.html, counts.png and SPLIT_samples.jpg beside the finished shards."""
     opened = dataset_lib.open_dataset(directory)
     _draw_counts(directory / "counts.png", source, summaries)
     for split, summary in summaries.items():
         records = dataset_lib.open_split(opened, split)
         _draw_samples(directory / f"{split}_samples.jpg", source, summary, records)
     _draw_corrupt(directory / "corrupt.jpg", opened, summaries)
-    (directory / "report.md").write_text("\n".join(_report(source, summaries)) + "\n", encoding="utf-8")
+    markdown.write(directory / "report.md", "\n".join(_report(source, summaries)) + "\n")
 
 
 def _report(source: Source, summaries: Mapping[str, Summary]) -> list[str]:

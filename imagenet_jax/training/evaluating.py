@@ -238,7 +238,7 @@ def evaluate_checkpoint(path: str, *, model_name: str = "", dataset_dir: str = "
                                                      bn_examples)
         predictions, names = evaluate(evaluator, parallel.put_state(variables, evaluator.layout), part, keep)
     return hosts.from_first("the results", lambda: report.write_evaluation(
-        out, predictions, ours.ids, class_names=ours.names, file_names=names,
+        out, predictions, ours, file_names=names, records=part.records,
         protocol=protocol(dataset, split, config, model, trained.source, trained.which) | cut | found | taken))
 
 

@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable
 from typing import NamedTuple
 
+from imagenet_jax.classes import Classes
 from imagenet_jax.evaluation import exact, report
 from imagenet_jax.training import evaluating, reporting
 from imagenet_jax.training.run import Run
@@ -70,5 +71,6 @@ def write_evaluation(run: Run, judged: dict[str, Judged]) -> None:
     which = "averaged weights" if config.ema_decay else "weights"
     protocol = evaluating.protocol(run.dataset, config.dataset.eval_split if split == "val" else split, config,
                                    run.options.model, f"checkpoints/{step}", which)
-    report.write_evaluation(os.path.join(run.workdir, "evaluation"), predictions, run.dataset.classes,
-                            class_names=run.dataset.class_names, file_names=file_names, protocol=protocol)
+    report.write_evaluation(os.path.join(run.workdir, "evaluation"), predictions,
+                            Classes(run.dataset.classes, run.dataset.class_names), file_names=file_names,
+                            records=run.judged[split].records, protocol=protocol)

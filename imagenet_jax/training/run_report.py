@@ -10,10 +10,10 @@ from importlib import metadata
 from typing import Any
 
 import jax
-import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from imagenet_jax import markdown
+from imagenet_jax.training import curves
 from imagenet_jax.training.reporting import read_metrics
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "clu", "numpy", "tensorflow-cpu",
@@ -27,7 +27,7 @@ def write_report(
     summary: Mapping[str, Any],
     notes: Sequence[str] = (),
 ) -> str:
-    """Writes `workdir`/report.md and its pictures from metrics.jsonl and config.json.
+    """Writes `workdir`/report.md, report.html and their pictures from metrics.jsonl and config.json.
 
     Args:
         workdir: of a run that has ended.
@@ -57,11 +57,11 @@ def write_report(
     )
     bullets = ["- " + note.replace("\n", "\n  ") for note in notes]
     parts = [
-        f"# {os.path.basename(os.path.abspath(workdir))}",
+        f"# {markdown.plain(os.path.basename(os.path.abspath(workdir)))}",
         f"{last} steps on {where}, written {time.strftime('%Y-%m-%d %H:%M %Z')}.",
         *(["\n".join(bullets)] if notes else []),
         "## Results",
-        _table(
+        markdown.table(
             ("split", "top-1", "top-5", "loss", "examples"),
             [(split, *_cells(scores)) for split, scores in results.items()],
         ) if results else "Nothing was evaluated: the run has neither an evaluation split nor a holdout.",
@@ -69,35 +69,23 @@ def write_report(
         "![learning rate and throughput by step](speed.png)",
         "## Time",
         speed,
-        _table(
+        markdown.table(
             ("part", "seconds", "share"),
             [(part, f"{s:.1f}", f"{s / total:.1%}") for part, s in timings.items()],
         ),
         "## Config",
         "```json\n" + json.dumps(config, indent=1) + "\n```",
         "## Versions",
-        _table(("package", "version"), versions()),
+        markdown.table(("package", "version"), versions(), words=2),
     ]
     path = os.path.join(workdir, "report.md")
-    with open(path, "w", encoding="utf-8") as file:
-        file.write("\n\n".join(parts) + "\n")
+    markdown.write(path, "\n\n".join(parts) + "\n")
     return path
 
 
 def _cells(scores: Mapping[str, float]) -> list[str]:
     formats = {"top1": "{:.2%}", "top5": "{:.2%}", "loss": "{:.4f}", "seen": "{}"}
     return [form.format(scores[key]) if key in scores else "" for key, form in formats.items()]
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Markdown, padded so that it also reads well in a terminal."""
-    rows = [header, *rows]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(header))]
-    text = [
-        "| " + " | ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)) + " |"
-        for row in rows
-    ]
-    return "\n".join([text[0], "|" + "|".join("-" * (w + 2) for w in widths) + "|", *text[1:]])
 
 
 def versions() -> list[tuple[str, str]]:
@@ -109,13 +97,6 @@ def versions() -> list[tuple[str, str]]:
     return rows
 
 
-def _series(lines: Sequence[Mapping[str, Any]], name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Steps and values (nan where they were not finite) of one metric."""
-    points = [(line["step"], line[name]) for line in lines if name in line]
-    array = np.array(points, np.float64).reshape(-1, 2)
-    return array[:, 0], array[:, 1]
-
-
 def _draw_learning(path: str, lines: Sequence[Mapping[str, Any]]) -> None:
     """Loss and top-1 of train and of whatever else was evaluated."""
     keys = {key for line in lines for key in line if key.endswith(("/loss", "/top1"))}
@@ -125,24 +106,15 @@ def _draw_learning(path: str, lines: Sequence[Mapping[str, Any]]) -> None:
         figure.subplots(1, 2), ("loss", "top1"), ("loss (nats)", "top-1 (%)"), strict=True
     ):
         for color, split in enumerate(splits):
-            steps, values = _series(lines, f"{split}/{name}")
-            _draw_curve(axes, steps, values * (100 if name == "top1" else 1), split, f"C{color}")
-        _finish(axes, title)
+            steps, values = curves.series(lines, f"{split}/{name}")
+            values = values * (100 if name == "top1" else 1)
+            if split == "train":
+                curves.draw_noisy(axes, steps, values, split, f"C{color}")
+            else:
+                axes.plot(steps, values, "o-", color=f"C{color}", markersize=4, label=split)
+        curves.finish(axes, title)
         axes.legend(frameon=False)
     figure.savefig(path)
-
-
-def _draw_curve(axes: Axes, steps: np.ndarray, values: np.ndarray, split: str, color: str) -> None:
-    """Evaluations as marked points; the noisy train curve faint, its running mean over it."""
-    if split != "train":
-        axes.plot(steps, values, "o-", color=color, markersize=4, label=split)
-        return
-    width = max(1, len(values) // 25)
-    axes.plot(steps, values, color=color, alpha=0.3 if width > 1 else 1.0, linewidth=1)
-    if width > 1:
-        mean = np.convolve(values, np.ones(width) / width, mode="valid")
-        axes.plot(steps[width - 1 :], mean, color=color)
-    axes.plot([], [], color=color, label=split)
 
 
 def _draw_speed(path: str, lines: Sequence[Mapping[str, Any]]) -> None:
@@ -154,14 +126,8 @@ def _draw_speed(path: str, lines: Sequence[Mapping[str, Any]]) -> None:
     }
     figure = Figure(figsize=(11, 3), dpi=120, layout="constrained")
     for axes, (name, (title, scale)) in zip(figure.subplots(1, 3), panels.items(), strict=True):
-        steps, values = _series(lines, name)
+        steps, values = curves.series(lines, name)
         axes.plot(steps, values * scale, color="C0")
-        _finish(axes, title)
+        curves.finish(axes, title)
         axes.set_ylim(bottom=0)
     figure.savefig(path)
-
-
-def _finish(axes: Axes, title: str) -> None:
-    axes.set(title=title, xlabel="step")
-    axes.grid(alpha=0.25)
-    axes.spines[["top", "right"]].set_visible(False)

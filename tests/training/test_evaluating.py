@@ -91,7 +91,7 @@ def test_the_command_s_evaluation_is_the_run_s(small_config, tmp_path):
     protocol = again["protocol"]
     assert (protocol["checkpoint"], protocol["library"], protocol["variant"]) == ("checkpoints/6", "tf", "original")
     assert {path.name for path in (tmp_path / "again").iterdir()} == {
-        "results.json", "report.txt", "confusion.png", "predictions.csv"}
+        "results.json", "report.md", "report.html", "report.txt", "confusion.png", "mistakes", "predictions.csv"}
 
 
 def test_a_variant_is_warned_of_and_stamped(dataset_dir):

@@ -48,7 +48,7 @@ def finished(small_config, tmp_path):
 
 
 def test_a_run_leaves_what_its_reader_needs(finished, small_config):
-    assert {"config.json", "metrics.jsonl", "report.md", "learning.png", "speed.png", "checkpoints",
+    assert {"config.json", "metrics.jsonl", "report.md", "report.html", "learning.png", "speed.png", "checkpoints",
             "evaluation"} <= {path.name for path in finished.iterdir()}
     assert list(finished.glob("events.out.tfevents*"))
     lines = [json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()]

@@ -221,7 +221,7 @@ def _teller(bar: tqdm) -> Callable[[int], None]:
         state["done"] += images
         if not sys.stderr.isatty() and time.monotonic() - state["told"] > _LOG_SECONDS:
             state["told"] = time.monotonic()
-            print(f"{state['done']:,} of {bar.total or '?':,} images", flush=True)
+            print(f"{state['done']:,} of {f'{bar.total:,}' if bar.total else 'unknown'} images", flush=True)
 
     return tell
 

@@ -239,6 +239,14 @@ def test_a_chunk_of_nothing_leaves_no_shard(tmp_path: Path) -> None:
     assert len(list((tmp_path / "tiny").glob("*array_record*"))) == len(written.shards)
 
 
+@pytest.mark.parametrize(("totals", "told"), [({}, "25 of unknown images"), ({"train": 1025}, "25 of 1,025 images")])
+def test_a_log_is_told_how_far_it_is(tmp_path: Path, monkeypatch, capsys, totals: dict[str, int], told: str) -> None:
+    monkeypatch.setattr(writer, "_LOG_SECONDS", -1.0)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: False, raising=False)
+    writer.write_dataset(tmp_path / "tiny", _source()._replace(totals=totals))
+    assert told in capsys.readouterr().out
+
+
 _FULL_DISK = """
 import resource, signal, sys
 from imagenet_jax.prepare.writer import Example, Source, write_dataset

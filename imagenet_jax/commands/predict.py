@@ -1,10 +1,10 @@
 """Say what is on pictures: FILE is an image, a folder, a tar, a pattern such as '*.jpg', or - for names on stdin."""
 
-import os
 import sys
-from typing import Any
 
 from absl import flags
+
+from imagenet_jax.commands import _pictures
 
 ARGUMENTS = "FILE ..."
 
@@ -37,7 +37,8 @@ def main(argv: list[str]) -> None:
     from imagenet_jax.inference import explain, predict, writing
     from imagenet_jax.training import evaluating
 
-    trained, images = evaluating.open_trained(WORKDIR.value or CHECKPOINT.value, MODEL.value), _images(argv[1:])
+    trained = evaluating.open_trained(WORKDIR.value or CHECKPOINT.value, MODEL.value)
+    images = _pictures.named(argv[1:], DATASET.value, SPLIT.value)
     asked = predict.Asked(TOPK.value, bool(FEATURES.value), bool(EXPLAIN.value))
     failed = mended = 0
     hidden = True if not OUT.value and sys.stdout.isatty() else None  # None: unless stderr is a terminal
@@ -56,22 +57,3 @@ def main(argv: list[str]) -> None:
     if failed:
         print(f"{failed} of {images.count} pictures could not be read or decoded", file=sys.stderr)
         sys.exit(1)
-
-
-def _images(names: list[str]) -> Any:
-    """The `images.Images` that the command is asked about."""
-    from imagenet_jax import dataset
-    from imagenet_jax.inference import images
-
-    if DATASET.value:
-        return images.of_split(dataset.open_split(dataset.open_dataset(DATASET.value), SPLIT.value))
-    given = [each for name in names for each in (_listed() if name == "-" else [name])]
-    found, left_out = images.pointed_at(given)
-    if left_out:
-        print(f"left out {len(left_out)} files that are no images, {left_out[0]} for one", file=sys.stderr)
-    return found
-
-
-def _listed() -> list[str]:
-    """The names on stdin, one a line."""
-    return [name for name in os.fsdecode(sys.stdin.buffer.read()).split("\n") if name]

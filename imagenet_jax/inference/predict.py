@@ -22,14 +22,19 @@ PyTree = Any
 
 
 class Asked(NamedTuple):
-    """What is wanted of each picture. topk: how many classes. features: the pooled ones, too. heat: see `explain`."""
+    """What is wanted of each picture.
+
+    topk: how many classes. features: the pooled ones, too. heat: see `explain`. pixels: what the network sees, small.
+    """
 
     topk: int = 5
     features: bool = False
     heat: bool = False
+    pixels: bool = False
 
 
 USUAL = Asked()
+SMALL = 32  # px
 
 
 class Judge(NamedTuple):
@@ -49,7 +54,9 @@ class Prediction(NamedTuple):
     """What a network says of a picture; nothing where that has a fault.
 
     labels: int32 [k], best first. probabilities: float32 [k]. features: float32 [D], if they were asked for.
-    heat: float32 [h, w], if it was, and crop: uint8 [S, S, 3], what the network saw.
+    heat: float32 [h, w], if it was, and crop: uint8 [S, S, 3], what the network saw. pixels: float32
+    [SMALL * SMALL * 3], that made small, as normalised for the network; of several crops the last, which of five or ten
+    is the centre.
     """
 
     picture: Picture
@@ -58,6 +65,7 @@ class Prediction(NamedTuple):
     features: np.ndarray | None = None
     heat: np.ndarray | None = None
     crop: np.ndarray | None = None
+    pixels: np.ndarray | None = None
 
 
 def predict(trained: evaluating.Trained, images: Images, asked: Asked = USUAL,
@@ -116,6 +124,10 @@ def _judge(model: nn.Module, asked: Asked, view: Mapping[str, Any]) -> Callable[
                 if several else pooled(variables, image)
         if asked.heat:
             found["heat"] = explain.grad_cam(model, variables, image)
+        if asked.pixels:
+            seen = normalize(image[:, -1] if several else image, model)
+            small = jax.image.resize(seen, (len(seen), SMALL, SMALL, 3), "linear").astype(jnp.float32)
+            found["pixels"] = small.reshape(len(seen), -1)
         return found
 
     return judge

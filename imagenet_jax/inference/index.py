@@ -56,11 +56,16 @@ def network_of(trained: Trained, path: str, model_name: str = "") -> dict[str, s
     return {"path": path, "model": model_name, "name": trained.config.model.name, "seal": _seal(trained)}
 
 
+def is_index(directory: str) -> bool:
+    """Whether there is one, whole or damaged."""
+    return os.path.exists(os.path.join(directory, _CARD))
+
+
 def check_place(directory: str) -> None:
     """Raises UserError if no index can be made there."""
     place = local_folder(directory, "index")
     if place.exists() and not (place.is_dir() and not os.listdir(place)):
-        what = "is an index already" if (place / _CARD).exists() else "is there already, and no empty folder"
+        what = "is an index already" if is_index(directory) else "is there already, and no empty folder"
         raise UserError(f"{directory} {what}: remove it, or choose another place for the new one")
 
 
@@ -90,12 +95,11 @@ def open_index(directory: str) -> Index:
     Raises:
         UserError: there is none, or it is damaged, or of a newer format.
     """
-    path = os.path.join(directory, _CARD)
-    if not os.path.exists(path):
+    if not is_index(directory):
         raise UserError(f"there is no index at {directory}: make it with --checkpoint=C, or --workdir=RUN, and the "
                         "pictures to search among")
     try:
-        with open(path, encoding="utf-8") as file:
+        with open(os.path.join(directory, _CARD), encoding="utf-8") as file:
             content = json.load(file)
         if content["format"] > FORMAT:
             raise UserError(f"{directory} is an index of a newer format: update this package, or make it anew")

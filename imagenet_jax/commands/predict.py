@@ -5,6 +5,7 @@ import sys
 from absl import flags
 
 from imagenet_jax.commands import _pictures
+from imagenet_jax.errors import UserError
 
 ARGUMENTS = "FILE ..."
 
@@ -31,14 +32,8 @@ flags.mark_flags_as_mutual_exclusive(["workdir", "checkpoint"], required=True)
 def main(argv: list[str]) -> None:
     """Runs the command; `argv` holds its name and the files."""
     from imagenet_jax import runtime
-    from imagenet_jax.errors import UserError
 
-    if bool(argv[1:]) == bool(DATASET.value):
-        raise UserError("predict what? Name files, folders, tars or patterns, - for names on stdin; or --dataset=DIR")
-    if ANNOTATE.value and (DATASET.value or any(name.lower().endswith(".tar") for name in argv[1:])):
-        raise UserError("--annotate lists files, which `prepare` cannot find in a tar or a dataset: name a folder")
-    if ANNOTATE.value and (OUT.value or FEATURES.value):
-        raise UserError("--annotate writes a table of an order of its own: leave out --out and --features")
+    _check(argv[1:])
     runtime.configure()
     from tqdm import tqdm
 
@@ -51,11 +46,11 @@ def main(argv: list[str]) -> None:
     asked = predict.Asked(2 if ANNOTATE.value else TOPK.value, bool(FEATURES.value), bool(EXPLAIN.value),
                           columns=columns)
     failed = mended = 0
-    hidden = True if not OUT.value and sys.stdout.isatty() else None  # None: unless stderr is a terminal
+    lines_seen = not (OUT.value or ANNOTATE.value) and sys.stdout.isatty()
+    hidden = lines_seen or None  # None: unless stderr is a terminal
     writer = writing.proposals(ANNOTATE.value, classes) if ANNOTATE.value else writing.lines(
         OUT.value, FORMAT.value, classes, TOPK.value)
-    with writer as write, \
-            writing.features(FEATURES.value, images.count) as keep:
+    with writer as write, writing.features(FEATURES.value, images.count) as keep:
         for prediction in tqdm(predict.predict(trained, images, asked, BATCH.value), total=images.count,
                                unit=" images", disable=hidden):
             write(prediction)
@@ -69,3 +64,15 @@ def main(argv: list[str]) -> None:
     if failed:
         print(f"{failed} of {images.count} pictures could not be read or decoded", file=sys.stderr)
         sys.exit(1)
+
+
+def _check(names: list[str]) -> None:
+    """Raises UserError if the flags do not go together."""
+    if bool(names) == bool(DATASET.value):
+        raise UserError("predict what? Name files, folders, tars or patterns, - for names on stdin; or --dataset=DIR")
+    if ANNOTATE.value and (DATASET.value or any(name.lower().endswith(".tar") for name in names)):
+        raise UserError("--annotate lists files, which `prepare` cannot find in a tar or a dataset: name a folder")
+    if ANNOTATE.value and not ANNOTATE.value.lower().endswith(".csv"):
+        raise UserError(f"--annotate={ANNOTATE.value}: call it .csv, by which `prepare` knows a table")
+    if ANNOTATE.value and (OUT.value or FEATURES.value):
+        raise UserError("--annotate writes a table of an order of its own: leave out --out and --features")

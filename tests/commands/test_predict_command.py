@@ -45,6 +45,7 @@ def test_names_on_stdin_a_broken_file_and_exit_code_1(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("arguments, words", [
     ([], "predict what? Name files"), (["--annotate=labels.csv", "some.tar"], "cannot find in a tar"),
+    (["--annotate=labels", "photos"], "call it .csv"),
     (["--annotate=labels.csv", "--out=lines", "photos"], "leave out --out")])
 def test_a_mistake_is_told(arguments: list[str], words: str) -> None:
     done = run("--checkpoint=squeezenet1_1", *arguments)

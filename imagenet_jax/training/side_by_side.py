@@ -34,13 +34,11 @@ class Shown(NamedTuple):
 
 
 def read(paths: Sequence[str]) -> list[Shown]:
-    """Opens at least two runs, each a workdir, or a folder that `evaluate` wrote.
+    """Opens runs, each a workdir, or a folder that `evaluate` wrote.
 
     Raises:
         UserError: one is neither, or has a damaged file.
     """
-    if len(paths) < 2:
-        raise UserError("compare what? Name at least two runs, such as runs/a runs/b")
     return [_read(path, name) for path, name in zip(paths, _names(paths), strict=True)]
 
 

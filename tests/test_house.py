@@ -15,7 +15,7 @@ FLOORS = [  # from the ground; a room imports lower floors and itself
     ["checkpoint", "classes", "config", "dataset", "hosts", "jpeg", "models"],
     ["cleaning", "evaluation", "input", "prepare", "transfer"],
     ["training"],
-    ["inference"],
+    ["benchmarking", "inference"],
     ["__main__", "commands"],
 ]
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}

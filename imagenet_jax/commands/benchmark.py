@@ -101,26 +101,26 @@ def table(stages: list, cores: int) -> str:
 
 def measure_step() -> None:
     """The train step; nothing here may need TensorFlow."""
-    from imagenet_jax.training import benchmark, benchmark_words
+    from imagenet_jax.benchmarking import timing, timing_words
 
     if VS.value:
         return measure_versus()
     config = _recipe()
-    setting, results = benchmark.setting(config), []
-    print(benchmark_words.heading(setting), flush=True)
-    for result in benchmark.measure(config, [*map(int, BATCHES.value)], seconds=SECONDS.value or 10):
-        print(benchmark_words.row(result), flush=True)
+    setting, results = timing.setting(config), []
+    print(timing_words.heading(setting), flush=True)
+    for result in timing.measure(config, [*map(int, BATCHES.value)], seconds=SECONDS.value or 10):
+        print(timing_words.row(result), flush=True)
         results.append(result)
-    best, largest = benchmark.best(results), benchmark.largest(results)
+    best, largest = timing.best(results), timing.largest(results)
     _write(setting | {"seconds": SECONDS.value or 10, "batches": [each._asdict() for each in results],
                       "best": best and best.batch, "largest": largest})
     if best is None:
         raise UserError("no batch could be measured")
-    print(benchmark_words.conclusion(setting, results))
+    print(timing_words.conclusion(setting, results))
     if PROFILE.value:
         from imagenet_jax.training import profiling
 
-        print(profiling.words(PROFILE.value, benchmark.profile(config, best.batch if BATCHES.value else None,
+        print(profiling.words(PROFILE.value, timing.profile(config, best.batch if BATCHES.value else None,
                                                                PROFILE.value)))
 
 
@@ -128,7 +128,7 @@ def measure_versus() -> None:
     """The train step of a recipe beside the same with other values, by turns."""
     from imagenet_jax import config as config_lib
     from imagenet_jax import models
-    from imagenet_jax.training import benchmark, versus
+    from imagenet_jax.benchmarking import timing, versus
 
     if BATCHES.value:
         raise UserError("--batches and --vs are apart: write --config.global_batch=N, and --vs=global_batch=M perhaps")
@@ -138,30 +138,30 @@ def measure_versus() -> None:
         config_lib.check(side)
     found = versus.measure(*sides, seconds=SECONDS.value or 10)
     print(versus.words(sides[0], VS.value, found))
-    _write(benchmark.setting(sides[0]) | {"vs": VS.value, "versus": found._asdict(), "seconds": SECONDS.value or 10})
+    _write(timing.setting(sides[0]) | {"vs": VS.value, "versus": found._asdict(), "seconds": SECONDS.value or 10})
 
 
 def measure_together(topic: str) -> None:
     """Training or evaluation from a dataset, beside the input and the devices alone."""
-    from imagenet_jax.training import benchmark, together
+    from imagenet_jax.benchmarking import timing, together
 
     config = _recipe()
     found = together.measure(topic, config, seconds=SECONDS.value or 10)
     print(together.words(topic, config, found))
-    _write(benchmark.setting(config) | {"topic": topic, "seconds": SECONDS.value or 10, "together": found._asdict()})
+    _write(timing.setting(config) | {"topic": topic, "seconds": SECONDS.value or 10, "together": found._asdict()})
 
 
 def measure_scaling() -> None:
     """The train step on more and more of the devices of this host."""
     import jax
 
-    from imagenet_jax.training import benchmark, scaling
+    from imagenet_jax.benchmarking import scaling, timing
 
     config = _recipe()
     share = BATCH_PER_DEVICE.value or -(-config.global_batch // len(jax.devices()))
     rows = list(scaling.measure(config, share, seconds=SECONDS.value or 10))
     print(scaling.words(config, share, rows))
-    _write(benchmark.setting(config) | {"topic": "scaling", "batch": share, "rows": [
+    _write(timing.setting(config) | {"topic": "scaling", "batch": share, "rows": [
         row._asdict() | {"name": f"{row.devices} {row.mode}"} for row in rows]})
 
 
@@ -172,7 +172,7 @@ def measure_pod() -> None:
     if not TOPOLOGY.value:
         raise UserError("benchmark pod: for which TPUs? Write --topology=v5e:4x4, a generation and its chips")
     runtime.compile_only()
-    from imagenet_jax.training import pod, pod_words
+    from imagenet_jax.benchmarking import pod, pod_words
 
     config = _recipe()
     compiled = pod.compile_for(config, pod.devices_of(TOPOLOGY.value), BATCH_PER_DEVICE.value or None)
@@ -182,7 +182,7 @@ def measure_pod() -> None:
 
 def compare(first: str, second: str) -> None:
     """Two results of this command beside each other."""
-    from imagenet_jax.training import comparing
+    from imagenet_jax.benchmarking import comparing
 
     print(comparing.words(*map(comparing.read, (first, second))))
 

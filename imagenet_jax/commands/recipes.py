@@ -46,11 +46,11 @@ def _check(found: list[Any]) -> None:
     runtime.configure()
     import jax
 
-    from imagenet_jax.training import benchmark
+    from imagenet_jax.benchmarking import timing
 
     bad = 0
     for recipe in found:
-        faults = recipes.faults(recipe, config_lib.base()) or benchmark.trial(recipe.config)
+        faults = recipes.faults(recipe, config_lib.base()) or timing.trial(recipe.config)
         print(f"{recipe.name:40} {'holds' if not faults else ''}".rstrip(), *faults, sep="\n    ", flush=True)
         bad += bool(faults)
         jax.clear_caches()  # programs of networks that are not needed again take gigabytes

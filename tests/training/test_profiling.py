@@ -3,8 +3,9 @@
 import jax
 import pytest
 
+from imagenet_jax.benchmarking import timing
 from imagenet_jax.errors import UserError
-from imagenet_jax.training import benchmark, loop, profiling
+from imagenet_jax.training import loop, profiling
 from imagenet_jax.training.profiling import Cost
 
 
@@ -14,7 +15,7 @@ def told(said: str, directory) -> None:
 
 
 def test_the_best_batch_is_traced(step_config, tmp_path):
-    found = benchmark.profile(step_config, 16, str(tmp_path))
+    found = timing.profile(step_config, 16, str(tmp_path))
     assert any("conv" in each.layer for each in found) and any("backward" in each.layer for each in found)
     assert found == sorted(found, key=lambda each: -each.ms) and found[-1].ms > 0
     assert len({each.operation for each in found}) == len(found)

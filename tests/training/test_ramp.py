@@ -14,10 +14,11 @@ from test_loop import assert_identical, state_at
 
 from imagenet_jax import config as config_lib
 from imagenet_jax import models
+from imagenet_jax.benchmarking import timing
 from imagenet_jax.config import recipes
 from imagenet_jax.errors import UserError
 from imagenet_jax.input import loader
-from imagenet_jax.training import benchmark, loop, parallel, recipe
+from imagenet_jax.training import loop, parallel, recipe
 from imagenet_jax.training.run import build, describe
 from imagenet_jax.training.starting import start
 
@@ -161,6 +162,6 @@ def test_sizes_that_a_network_cannot_take_are_told(small_config, monkeypatch):
 
 
 def test_a_recipe_whose_ramp_ends_too_late_does_not_hold(small_config):
-    assert benchmark.trial(small_config) == []
+    assert timing.trial(small_config) == []
     small_config.augment.ramp = (("6 steps", 40),)
-    assert "before the end of the run" in benchmark.trial(small_config)[0]
+    assert "before the end of the run" in timing.trial(small_config)[0]

@@ -3,8 +3,8 @@
 from typing import Any
 
 from imagenet_jax import config as config_lib
-from imagenet_jax.training import benchmark, peaks
-from imagenet_jax.training.pod import Compiled, Plan, Program
+from imagenet_jax.benchmarking import peaks, timing
+from imagenet_jax.benchmarking.pod import Compiled, Plan, Program
 
 
 def words(config: config_lib.Config, topology: str, compiled: Compiled) -> str:
@@ -87,5 +87,5 @@ def figures(config: config_lib.Config, topology: str, compiled: Compiled) -> dic
             "bound": least._asdict() | {"seconds": least.seconds, "binds": least.binds}}
     return {"topology": topology} | compiled._asdict() | {
         "plan": compiled.plan._asdict() | {"fits": compiled.plan.fits}, "program": program, "hours": hours,
-        "device_hours": hours and hours * compiled.devices, "versions": benchmark.versions(),
+        "device_hours": hours and hours * compiled.devices, "versions": timing.versions(),
         "config": config.to_dict()}

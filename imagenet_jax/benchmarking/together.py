@@ -10,8 +10,9 @@ import jax
 import numpy as np
 
 from imagenet_jax import config as config_lib
+from imagenet_jax.benchmarking import timing
 from imagenet_jax.input import loader
-from imagenet_jax.training import benchmark, evaluating, loop, parallel
+from imagenet_jax.training import evaluating, loop, parallel
 from imagenet_jax.training.run import build
 from imagenet_jax.training.state import PyTree, init_variables
 
@@ -46,7 +47,7 @@ def measure(topic: str, config: config_lib.Config, *, seconds: float) -> Togethe
     """
     run = build(config, "")
     if topic == "train":
-        ready = benchmark.ready(config, run.layout)
+        ready = timing.ready(config, run.layout)
         return _measure(loop.device_batches(run, 0, {}), _steps(ready), config.global_batch, seconds)
     part = next(iter(run.judged.values()))
     evaluator = evaluating.make_evaluator(run.options.model, run.layout, batch=config.evaluation.batch,
@@ -58,7 +59,7 @@ def measure(topic: str, config: config_lib.Config, *, seconds: float) -> Togethe
                     seconds)
 
 
-def _steps(ready: benchmark.Ready) -> Callable[[PyTree], PyTree]:
+def _steps(ready: timing.Ready) -> Callable[[PyTree], PyTree]:
     """Trains on a batch, and returns what is there once that is done."""
     state = [ready.state]
 

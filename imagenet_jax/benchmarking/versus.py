@@ -7,8 +7,9 @@ from typing import NamedTuple
 import numpy as np
 
 from imagenet_jax import config as config_lib
+from imagenet_jax.benchmarking import timing
 from imagenet_jax.errors import UserError
-from imagenet_jax.training import benchmark, parallel
+from imagenet_jax.training import parallel
 
 
 class Versus(NamedTuple):
@@ -54,16 +55,16 @@ def _literal(value: str) -> object:
 def measure(first: config_lib.Config, second: config_lib.Config, *, seconds: float) -> Versus:
     """Trains with both for `seconds` each, by turns; both filled and checked, and on the devices at once."""
     configs = first, second
-    sides = [benchmark.ready(config, parallel.make_layout(config.parallel)) for config in configs]
+    sides = [timing.ready(config, parallel.make_layout(config.parallel)) for config in configs]
     states, counts, taken = [], [], ([], [])
     for side in sides:
-        state, _ = benchmark.run(side.step, side.state, side.batch, 1)
-        state, each = benchmark.run(side.step, state, side.batch, 2)
+        state, _ = timing.run(side.step, side.state, side.batch, 1)
+        state, each = timing.run(side.step, state, side.batch, 2)
         states.append(state)
-        counts.append(max(1, round(seconds / benchmark.WINDOWS / each)))
-    for _ in range(benchmark.WINDOWS):
+        counts.append(max(1, round(seconds / timing.WINDOWS / each)))
+    for _ in range(timing.WINDOWS):
         for turn, side in enumerate(sides):
-            states[turn], each = benchmark.run(side.step, states[turn], side.batch, counts[turn])
+            states[turn], each = timing.run(side.step, states[turn], side.batch, counts[turn])
             taken[turn].append(each)
     return versus(*(np.array([config.global_batch / each for each in times])
                     for config, times in zip(configs, taken, strict=True)))
@@ -79,4 +80,4 @@ def words(config: config_lib.Config, changes: Sequence[str], found: Versus) -> s
     """The same in a sentence."""
     return (f"{config.model.name} with {', '.join(changes)} trains on {found.second:,.2f} img/s, without on "
             f"{found.first:,.2f}: {found.ratio:.3f} times as many ({found.lowest:.3f} to {found.highest:.3f} in "
-            f"{benchmark.WINDOWS} pairs of windows by turns)")
+            f"{timing.WINDOWS} pairs of windows by turns)")

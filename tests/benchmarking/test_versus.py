@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from imagenet_jax.benchmarking import timing, versus
 from imagenet_jax.errors import UserError
-from imagenet_jax.training import benchmark, versus
 
 
 def test_changes_are_values_of_the_type_of_their_key(step_config):
@@ -22,16 +22,16 @@ def test_a_change_that_cannot_be_is_one_message(step_config, change):
 
 
 def test_the_two_take_turns_through_the_steps_of_their_recipes(step_config, monkeypatch):
-    turns, run = [], benchmark.run
+    turns, run = [], timing.run
 
     def told(step, state, batch, count):
         turns.append((batch["label"].size, count))
         return run(step, state, batch, 1)
 
-    monkeypatch.setattr(benchmark, "run", told)
+    monkeypatch.setattr(timing, "run", told)
     other = versus.overridden(step_config, ["parallel=shard_map", "global_batch=32"])
     found = versus.measure(step_config, other, seconds=0.05)
-    assert [size for size, _ in turns[4:]] == [64, 32] * benchmark.WINDOWS  # after the warm-up
+    assert [size for size, _ in turns[4:]] == [64, 32] * timing.WINDOWS  # after the warm-up
     assert found.lowest <= found.ratio <= found.highest and min(found.first, found.second) > 0
     assert "with parallel=shard_map, global_batch=32 trains on" in versus.words(
         step_config, ["parallel=shard_map", "global_batch=32"], found)

@@ -18,10 +18,11 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from imagenet_jax import config as config_lib
+from imagenet_jax.benchmarking import peaks, timing
 from imagenet_jax.errors import UserError
 from imagenet_jax.models import counting
 from imagenet_jax.models.layers import AXIS
-from imagenet_jax.training import benchmark, hlo, parallel, peaks, recipe
+from imagenet_jax.training import hlo, parallel, recipe
 from imagenet_jax.training.state import PyTree, TrainState, init_variables, make_state
 from imagenet_jax.training.step import StepOptions, train_step
 
@@ -151,9 +152,9 @@ def compile_for(config: config_lib.Config, devices: list[jax.Device], batch: int
     whatever `config.parallel` says: in this JAX pmap is made of it.
     """
     layout = parallel.make_layout("shard_map", devices)
-    config = benchmark.with_batch(config, batch * len(devices) if batch else config.global_batch, layout)
-    steps, learning_rate = recipe.plan(config, benchmark.EXAMPLES)
-    options = recipe.step_options(config, benchmark.CLASSES, learning_rate)
+    config = timing.with_batch(config, batch * len(devices) if batch else config.global_batch, layout)
+    steps, learning_rate = recipe.plan(config, timing.EXAMPLES)
+    options = recipe.step_options(config, timing.CLASSES, learning_rate)
     kind, share = devices[0].device_kind, config.global_batch // len(devices)
     chips = len({tuple(getattr(device, "coords", [device.id])) for device in devices})  # only TPUs have coordinates
     macs = counting.params_and_macs(options.model, config.augment.size)[1]
@@ -168,7 +169,7 @@ def compile_for(config: config_lib.Config, devices: list[jax.Device], batch: int
     else:
         plan = planned(compiled, memory)
         unlike = config.freeze or config.optimizer.sam_rho  # a step is not three forward passes
-        program = read(compiled, None if unlike else benchmark.FLOPS_PER_MAC * macs * share, chips,
+        program = read(compiled, None if unlike else timing.FLOPS_PER_MAC * macs * share, chips,
                        (memory, peaks.peak(kind, config.model.dtype), peaks.links(kind)))
     return Compiled(kind, len(devices), chips, share, getattr(options.model, "bn_group", None), macs, steps,
                     time.perf_counter() - start, plan, program)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from imagenet_jax import models
-from imagenet_jax.training import together
+from imagenet_jax.benchmarking import together
 
 
 @pytest.mark.parametrize("topic", together.TOPICS)

@@ -3,7 +3,7 @@
 import jax
 import pytest
 
-from imagenet_jax.training import scaling
+from imagenet_jax.benchmarking import scaling
 
 
 def test_every_number_of_devices_and_mode_is_measured(step_config, monkeypatch):

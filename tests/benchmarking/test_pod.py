@@ -9,9 +9,9 @@ import pytest
 from jax.experimental import topologies
 
 from imagenet_jax import models
+from imagenet_jax.benchmarking import peaks, pod, pod_words, timing
 from imagenet_jax.errors import UserError
 from imagenet_jax.models import counting
-from imagenet_jax.training import benchmark, peaks, pod, pod_words
 
 V5E = peaks.memory("TPU v5 lite"), peaks.peak("TPU v5 lite", "bfloat16"), peaks.links("TPU v5 lite")
 
@@ -41,8 +41,8 @@ def test_the_step_of_the_recipe_is_compiled_and_nothing_of_it_is_made(step_confi
     compiled = pod.compile_for(step_config, devices, 4)
     assert len(jax.live_arrays()) == before
     assert (compiled.batch, compiled.devices, compiled.chips) == (4, len(devices), len(devices))
-    assert compiled.steps == round(90 * benchmark.EXAMPLES / (4 * len(devices)))
-    params = counting.params_and_macs(models.make(num_classes=benchmark.CLASSES, **step_config.model), 32)[0]
+    assert compiled.steps == round(90 * timing.EXAMPLES / (4 * len(devices)))
+    params = counting.params_and_macs(models.make(num_classes=timing.CLASSES, **step_config.model), 32)[0]
     assert params * 4 <= compiled.program.collective_bytes["all-reduce"] <= params * 4 + 10_000
     assert compiled.plan.total > compiled.plan.arguments > 2 * params * 4 / 2**30  # params, momentum, averages
     assert compiled.plan.fits is None and compiled.hours is None  # nobody knows what 'cpu' has
@@ -59,7 +59,7 @@ def test_hours_are_those_of_all_steps(step_config, monkeypatch):
     assert compiled.batch == 8 and compiled.plan.fits  # its share of the recipe's own batch
     least = compiled.program.bound.seconds
     assert least >= compiled.program.hbm_bytes / 819e9
-    assert compiled.hours == pytest.approx(90 * benchmark.EXAMPLES / 64 * least / 3600, rel=1e-3)
+    assert compiled.hours == pytest.approx(90 * timing.EXAMPLES / 64 * least / 3600, rel=1e-3)
     assert "device-hours" in pod_words.words(step_config, "v5e:2x4", compiled)
 
 

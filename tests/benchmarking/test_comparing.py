@@ -4,8 +4,8 @@ import json
 
 import pytest
 
+from imagenet_jax.benchmarking import comparing
 from imagenet_jax.errors import UserError
-from imagenet_jax.training import comparing
 
 FIRST = {"config": {"parallel": "pmap", "model": {"name": "resnet50"}}, "device": {"kind": "cpu", "count": 8},
          "batches": [{"batch": 64, "img_per_s": 50.0, "mfu": None, "compiled": "cold"}], "best": 64}

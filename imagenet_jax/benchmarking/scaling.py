@@ -8,7 +8,8 @@ from typing import NamedTuple
 import jax
 
 from imagenet_jax import config as config_lib
-from imagenet_jax.training import benchmark, parallel
+from imagenet_jax.benchmarking import timing
+from imagenet_jax.training import parallel
 from imagenet_jax.training.state import TrainState
 
 MODES = ("pmap", "shard_map")
@@ -17,7 +18,7 @@ MODES = ("pmap", "shard_map")
 class Row(NamedTuple):
     """A step with so many devices.
 
-    img_per_s: of all devices, the median of `benchmark.WINDOWS` windows; the modes take turns. dispatch_ms: until the
+    img_per_s: of all devices, the median of `timing.WINDOWS` windows; the modes take turns. dispatch_ms: until the
     call of a step is over while the devices have nothing to do: what Python and JAX take, and nothing else on devices
     that compute by themselves.
     """
@@ -42,15 +43,15 @@ def measure(config: config_lib.Config, per_device: int, *, seconds: float) -> It
     """
     for count in counts(len(jax.devices())):
         layouts = [parallel.make_layout(mode, jax.devices()[:count]) for mode in MODES]
-        sized = benchmark.with_batch(config, per_device * count, layouts[0])
-        sides = [benchmark.ready(sized, layout) for layout in layouts]
-        states = [benchmark.run(side.step, side.state, side.batch, 2)[0] for side in sides]
+        sized = timing.with_batch(config, per_device * count, layouts[0])
+        sides = [timing.ready(sized, layout) for layout in layouts]
+        states = [timing.run(side.step, side.state, side.batch, 2)[0] for side in sides]
         taken, dispatched = [[] for _ in MODES], [[] for _ in MODES]
-        for _ in range(benchmark.WINDOWS):
+        for _ in range(timing.WINDOWS):
             for i, side in enumerate(sides):
                 states[i], idle = _dispatch(side, states[i])
-                steps = max(1, round(seconds / benchmark.WINDOWS / (taken[i][-1] if taken[i] else seconds)))
-                states[i], each = benchmark.run(side.step, states[i], side.batch, steps)
+                steps = max(1, round(seconds / timing.WINDOWS / (taken[i][-1] if taken[i] else seconds)))
+                states[i], each = timing.run(side.step, states[i], side.batch, steps)
                 taken[i].append(each)
                 dispatched[i].append(idle)
         for i, mode in enumerate(MODES):
@@ -58,7 +59,7 @@ def measure(config: config_lib.Config, per_device: int, *, seconds: float) -> It
             yield Row(count, mode, sized.global_batch / each, 1e3 * each, 1e3 * statistics.median(dispatched[i]))
 
 
-def _dispatch(side: benchmark.Ready, state: TrainState) -> tuple[TrainState, float]:
+def _dispatch(side: timing.Ready, state: TrainState) -> tuple[TrainState, float]:
     jax.block_until_ready(state)
     start = time.perf_counter()
     state, metrics = side.step(state, side.batch)

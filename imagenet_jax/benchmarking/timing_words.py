@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from imagenet_jax.training.benchmark import FLOPS_PER_MAC, Figures, Refused, best, largest
+from imagenet_jax.benchmarking.timing import FLOPS_PER_MAC, Figures, Refused, best, largest
 
 _COLUMNS = (("batch", 6), ("micro", 6), ("bn_group", 9), ("img/s", 9), ("lowest-highest", 17), ("a device", 10),
             ("ms/step", 10), ("TFLOP/s", 9), ("MFU", 9), ("bandwidth", 11), ("compiled in", 14), ("memory", 20))

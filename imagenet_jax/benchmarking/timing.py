@@ -16,9 +16,10 @@ from jax import monitoring
 
 from imagenet_jax import config as config_lib
 from imagenet_jax import models
+from imagenet_jax.benchmarking import peaks
 from imagenet_jax.errors import UserError
 from imagenet_jax.models import counting
-from imagenet_jax.training import hlo, parallel, peaks, profiling, recipe
+from imagenet_jax.training import hlo, parallel, profiling, recipe
 from imagenet_jax.training.state import PyTree, TrainState, init_variables, make_state
 from imagenet_jax.training.step import StepOptions, train_step
 

@@ -1,0 +1,1 @@
+"""How fast training is: on these devices, with its input, on more of them, and on pods that are not here."""

@@ -67,6 +67,21 @@ def join(ours: Classes, theirs: Classes) -> Joined:
     return Joined(np.array(columns, np.int32), "name")
 
 
+def find(word: str, classes: Classes) -> int:
+    """The label of the class that a word means, by its id or one of its names, as `join` finds them.
+
+    Raises:
+        UserError: no class is called so, or more than one.
+    """
+    called = lambda label: map(_key, (classes.ids[label], *classes.names[label].split(",")))
+    found = [classes.ids.index(word)] if word in classes.ids else [
+        label for label in range(len(classes.ids)) if _key(word) in called(label)]
+    if len(found) != 1:
+        several = f"what {_some([classes.ids[label] for label in found])} are called: give one of these ids"
+        raise UserError(f"{word!r} is {several if found else f'no class; there are {_some(classes.ids)}'}")
+    return found[0]
+
+
 def _key(name: str) -> str:
     return re.sub(r"[\s_-]+", " ", name.strip()).casefold()
 

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import shutil
 from collections.abc import Iterator, Mapping
 from typing import IO, Any
 
@@ -31,6 +32,23 @@ def partial(path: str | os.PathLike[str]) -> Iterator[str]:
     finally:
         with contextlib.suppress(FileNotFoundError):
             os.remove(aside)
+
+
+@contextlib.contextmanager
+def folder(path: str | os.PathLike[str]) -> Iterator[str]:
+    """Yields an empty folder to put files in; without an error they are then synced, and it takes its name.
+
+    path: its name, of nothing or of an empty folder.
+    """
+    aside = f"{os.fspath(path)}.{os.getpid()}.tmp"
+    os.makedirs(aside)
+    try:
+        yield aside
+        for name in (*os.listdir(aside), "."):
+            sync(os.path.join(aside, name))
+        os.replace(aside, path)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
 
 
 def seal(content: Mapping[str, Any]) -> str:

@@ -19,7 +19,7 @@ FLOORS = [  # from the ground; a room imports lower floors and itself
     ["__main__", "commands"],
 ]
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
-ONLY = {"tensorflow": "input", "orbax": "checkpoint"}  # module: the one room that imports it
+ONLY = {"tensorflow": "input", "orbax": "checkpoint", "faiss": "inference"}  # module: the one room that imports it
 FILES = sorted((HERE / "imagenet_jax").rglob("*.py"))
 
 

@@ -1,4 +1,4 @@
-"""Verify that datasets, runs or checkpoints are what was written: all of it is read, after a copy perhaps."""
+"""Verify that datasets, runs, checkpoints or indices are what was written: all is read, after a copy perhaps."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -14,7 +14,7 @@ Found = Iterator[tuple[str, list[str]]]  # what was looked at, and its damages
 def main(argv: list[str]) -> None:
     """Runs the command; `argv` holds its name and the directories."""
     if not argv[1:]:
-        raise UserError("check what? Name datasets, runs (--workdir of `train`), or checkpoints")
+        raise UserError("check what? Name datasets, runs (--workdir of `train`), checkpoints, or indices of `search`")
     damaged = 0
     for directory in argv[1:]:
         for what, damages in look(directory):
@@ -32,7 +32,11 @@ def look(directory: str) -> Found:
     """
     from imagenet_jax import dataset
 
-    return _dataset(directory) if dataset.is_dataset(directory) else _run(directory)
+    if dataset.is_dataset(directory):
+        return _dataset(directory)
+    from imagenet_jax.inference import index
+
+    return _index(directory) if index.is_index(directory) else _run(directory)
 
 
 def _dataset(directory: str) -> Found:
@@ -40,6 +44,12 @@ def _dataset(directory: str) -> Found:
 
     for split, count, damages in verify.damages(directory):
         yield f"{split}, {count:,} examples", damages
+
+
+def _index(directory: str) -> Found:
+    from imagenet_jax.inference import index
+
+    yield directory, _damages(lambda: index.open_index(directory))
 
 
 def _run(directory: str) -> Found:

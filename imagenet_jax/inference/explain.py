@@ -18,10 +18,11 @@ PyTree = Any
 _COLOURS, _SHARE = "turbo", 0.5  # of the heat in the picture
 
 
-def grad_cam(model: nn.Module, variables: PyTree, image: jax.Array) -> jax.Array:
+def grad_cam(model: nn.Module, variables: PyTree, image: jax.Array,
+             columns: np.ndarray | slice = slice(None)) -> jax.Array:
     """How much each cell of the network's last map speaks for the best class, section 3: float32 [B, h, w], >= 0.
 
-    image: uint8 [B, S, S, 3].
+    image: uint8 [B, S, S, 3]. columns: the logits that count.
 
     Raises:
         UserError: the network keeps no map.
@@ -35,7 +36,7 @@ def grad_cam(model: nn.Module, variables: PyTree, image: jax.Array) -> jax.Array
 
     def best(change: jax.Array) -> tuple[jax.Array, jax.Array]:
         logits, kept = model.apply({**variables, "perturbations": {last: change}}, image, mutable=["features"])
-        return logits.max(axis=-1).sum(), kept["features"][last]  # no example's logits depend on another's map
+        return logits[:, columns].max(-1).sum(), kept["features"][last]  # no example's logits depend on another's map
 
     gradient, maps = jax.grad(best, has_aux=True)(jnp.zeros(kept[last].shape, kept[last].dtype))
     weights = gradient.astype(jnp.float32).mean((1, 2), keepdims=True)

@@ -17,12 +17,16 @@ _PACKED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".zip")
 
 
 class Picture(NamedTuple):
-    """An encoded image. fault: why there is none; mended: what was wrong with it, and what was done."""
+    """An encoded image. fault: why there is none; mended: what was wrong with it, and what was done.
+
+    label: in the dataset that it is of, else -1.
+    """
 
     name: str
     encoded: bytes = b""
     fault: str = ""
     mended: str = ""
+    label: int = -1
 
 
 class Images(NamedTuple):
@@ -53,7 +57,7 @@ def of_split(records: dataset_lib.Records) -> Images:
     def load(place: int) -> Picture:
         (record,) = records.read([place])
         row = dataset_lib.row(record)
-        return Picture(row.file_name.decode(), record[slice(*row.image)])
+        return Picture(row.file_name.decode(), record[slice(*row.image)], label=row.label)
 
     return Images(len(records), load)
 

@@ -10,11 +10,13 @@ import numpy as np
 from flax import linen as nn
 
 from imagenet_jax import models
+from imagenet_jax.classes import Classes, join
 from imagenet_jax.errors import UserError
 from imagenet_jax.evaluation import exact
 from imagenet_jax.inference import explain, reading
 from imagenet_jax.inference.images import Images, Picture
 from imagenet_jax.input import loader, pixels
+from imagenet_jax.prepare.sources import naming
 from imagenet_jax.training import evaluating, parallel
 from imagenet_jax.training.step import make_apply, normalize
 
@@ -22,14 +24,21 @@ PyTree = Any
 
 
 class Asked(NamedTuple):
-    """What is wanted of each picture. topk: how many classes. features: the pooled ones, too. heat: see `explain`."""
+    """What is wanted of each picture.
+
+    topk: how many classes. features: the pooled ones, too. heat: see `explain`. pixels: what the network sees, small.
+    columns: int32 [K], the logits of the classes that count, in the order of their labels; by default all.
+    """
 
     topk: int = 5
     features: bool = False
     heat: bool = False
+    pixels: bool = False
+    columns: np.ndarray | slice = slice(None)
 
 
 USUAL = Asked()
+SMALL = 32  # px
 
 
 class Judge(NamedTuple):
@@ -49,7 +58,9 @@ class Prediction(NamedTuple):
     """What a network says of a picture; nothing where that has a fault.
 
     labels: int32 [k], best first. probabilities: float32 [k]. features: float32 [D], if they were asked for.
-    heat: float32 [h, w], if it was, and crop: uint8 [S, S, 3], what the network saw.
+    heat: float32 [h, w], if it was, and crop: uint8 [S, S, 3], what the network saw. pixels: float32
+    [SMALL * SMALL * 3], that made small, as normalised for the network; of several crops the last, which of five or ten
+    is the centre.
     """
 
     picture: Picture
@@ -58,6 +69,27 @@ class Prediction(NamedTuple):
     features: np.ndarray | None = None
     heat: np.ndarray | None = None
     crop: np.ndarray | None = None
+    pixels: np.ndarray | None = None
+
+
+def counting(file: str, model: Classes) -> tuple[Classes, np.ndarray | slice]:
+    """The classes of a file, as `prepare --classes` takes it, and their columns of a model's logits; all without one.
+
+    One that the file gives no name is called as the model calls it.
+
+    Raises:
+        UserError: no such file, or a class in it that the model has not.
+    """
+    if not file:
+        return model, slice(None)
+    named = naming.read_classes(file)
+    try:
+        columns = join(Classes(tuple(named), tuple(named.values())), model).columns
+    except UserError as error:
+        raise UserError(f"{file}: {error}") from error
+    names = (model.names[column] if name == word else name
+             for (word, name), column in zip(named.items(), columns, strict=True))
+    return Classes(tuple(named), tuple(names)), columns
 
 
 def predict(trained: evaluating.Trained, images: Images, asked: Asked = USUAL,
@@ -107,7 +139,7 @@ def _judge(model: nn.Module, asked: Asked, view: Mapping[str, Any]) -> Callable[
 
     def judge(variables: PyTree, batch: PyTree) -> PyTree:
         image, several = batch["image"], batch["image"].ndim == 5
-        logits = lambda crop: jnp.asarray(apply(variables, crop), jnp.float32)
+        logits = lambda crop: jnp.asarray(apply(variables, crop), jnp.float32)[:, asked.columns]
         outcome = exact.over_crops(logits, image, mirrored) if several else logits(image)
         probabilities, labels = jax.lax.top_k(jax.nn.softmax(outcome), min(asked.topk, outcome.shape[-1]))
         found = {"labels": labels, "probabilities": probabilities}
@@ -115,7 +147,11 @@ def _judge(model: nn.Module, asked: Asked, view: Mapping[str, Any]) -> Callable[
             found["features"] = jax.lax.map(lambda crop: pooled(variables, crop), image.swapaxes(0, 1)).mean(axis=0) \
                 if several else pooled(variables, image)
         if asked.heat:
-            found["heat"] = explain.grad_cam(model, variables, image)
+            found["heat"] = explain.grad_cam(model, variables, image, asked.columns)
+        if asked.pixels:
+            seen = normalize(image[:, -1] if several else image, model)
+            small = jax.image.resize(seen, (len(seen), SMALL, SMALL, 3), "linear").astype(jnp.float32)
+            found["pixels"] = small.reshape(len(seen), -1)
         return found
 
     return judge

@@ -1,4 +1,4 @@
-"""Predictions on paper: JSON lines or CSV, and features beside them."""
+"""Predictions on paper: JSON lines or CSV, features beside them; labels for people to look through."""
 
 import contextlib
 import csv
@@ -10,7 +10,9 @@ from typing import Any, TextIO
 
 import numpy as np
 
+from imagenet_jax import durable
 from imagenet_jax.classes import Classes
+from imagenet_jax.errors import UserError
 from imagenet_jax.inference.predict import Prediction
 
 Write = Callable[[Prediction], None]
@@ -28,6 +30,27 @@ def lines(out: str, form: str, classes: Classes, topk: int) -> Iterator[Write]:
         file = stack.enter_context(_created(out)) if out else sys.stdout
         yield (_csv if form == "csv" else _json)(file, classes, min(topk, len(classes.ids)))
         file.flush()
+
+
+@contextlib.contextmanager
+def proposals(path: str, classes: Classes) -> Iterator[Write]:
+    """Yields what keeps a prediction as a row of a CSV that `prepare --images` reads: path, label, confidence, ...
+
+    The least certain come first, before them those with an error, which have no label; the second best class stands
+    beside each. Paths are relative to the CSV. Without an error in between it is there once all are known.
+
+    Raises:
+        UserError: there is such a file already, which somebody may have been working on.
+    """
+    if os.path.exists(path):
+        raise UserError(f"{path} is there already, perhaps corrected by hand: remove it, or choose another name")
+    folder, rows = os.path.realpath(os.path.dirname(path)), []
+    yield lambda prediction: rows.append(_proposal(prediction, classes, folder))
+    os.makedirs(folder, exist_ok=True)
+    with durable.create(path) as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["path", "label", "confidence", "name", "second", "second_name", "error"])
+        writer.writerows(sorted(rows, key=lambda row: (float(row[2] or -1), row[0])))
 
 
 @contextlib.contextmanager
@@ -65,6 +88,18 @@ def said(prediction: Prediction, classes: Classes) -> dict[str, Any]:
     picture = prediction.picture
     found = {"error": picture.fault} if picture.fault else {"top": top(prediction, classes)}
     return {"file": picture.name} | found | ({"mended": picture.mended} if picture.mended else {})
+
+
+def _proposal(prediction: Prediction, classes: Classes, folder: str) -> list[str]:
+    """A row of `proposals`."""
+    place, name = os.path.split(prediction.picture.name)
+    path = os.path.relpath(os.path.join(os.path.realpath(place), name), folder)
+    fault = prediction.picture.fault or ("" if os.path.isfile(prediction.picture.name) else
+                                         "no file of that name, as prepare reads them")
+    if fault:
+        return [path, "", "", "", "", "", fault]
+    best, second = (top(prediction, classes) + [{"id": "", "name": ""}])[:2]
+    return [path, best["id"], f"{best['probability']:.6f}", best["name"], second["id"], second["name"], ""]
 
 
 def _created(path: str) -> TextIO:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
+import pytest
 from PIL import Image
 
 from imagenet_jax import models
@@ -35,8 +36,17 @@ def test_names_on_stdin_a_broken_file_and_exit_code_1(tmp_path: Path) -> None:
     assert lines[1]["error"] == "No such file or directory" and {row["id"] for row in lines[2]["top"]} == {*"abc"}
     assert done.returncode == 1 and done.stderr == (
         "1 of 3 pictures were mended\n2 of 3 pictures could not be read or decoded\n")
+    (tmp_path / "classes.txt").write_text("b\nc\n")
+    done = run(f"--checkpoint={file}", str(tmp_path / "red.gif"), f"--classes={tmp_path}/classes.txt",
+               f"--annotate={tmp_path}/labels.csv")
+    _, row = (tmp_path / "labels.csv").read_text().splitlines()
+    assert (done.returncode, done.stdout) == (0, "") and row.startswith(("red.gif,b,0.", "red.gif,c,0."))
 
 
-def test_nothing_named_is_told() -> None:
-    done = run("--checkpoint=squeezenet1_1")
-    assert done.returncode == 2 and "predict what? Name files" in done.stderr
+@pytest.mark.parametrize("arguments, words", [
+    ([], "predict what? Name files"), (["--annotate=labels.csv", "some.tar"], "cannot find in a tar"),
+    (["--annotate=labels", "photos"], "call it .csv"),
+    (["--annotate=labels.csv", "--out=lines", "photos"], "leave out --out")])
+def test_a_mistake_is_told(arguments: list[str], words: str) -> None:
+    done = run("--checkpoint=squeezenet1_1", *arguments)
+    assert done.returncode == 2 and words in done.stderr

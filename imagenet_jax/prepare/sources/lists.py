@@ -1,7 +1,8 @@
 """A list of images and labels: a CSV, TSV or Parquet file with the columns path, label and perhaps split.
 
-Paths are relative to the folder of the list. Without the column, or where it is empty, the split is train. Columns may
-be called as Hugging Face and Keras call them; what stands between them, a comma, a semicolon or a tab, is found out.
+Paths are relative to the folder of the list. Without the column, or where it is empty, the split is train. Rows without
+a label are left out: who looked at what `predict --annotate` proposes takes it away where none fits. Columns may be
+called as Hugging Face and Keras call them; what stands between them, a comma, a semicolon or a tab, is found out.
 """
 
 import csv
@@ -30,12 +31,12 @@ def open_list(path: Path, name: str, options: Options) -> Source:
     """The images of a list, in its order.
 
     Raises:
-        UserError: columns that are missing, a row without path or label, of an unknown split, or listed before;
+        UserError: columns that are missing, a row without path, of an unknown split, or listed before; no labels;
             classes that `naming` refuses or that train has not.
     """
-    counts, sizes, by_label = _scan(path)
+    counts, sizes, by_label, unlabelled = _scan(path)
     if not counts:
-        raise UserError(f"{path} lists no images.")
+        raise UserError(f"{path} lists no images{' with a label' if unlabelled else ''}.")
     naming.check({label for labels in counts.values() for label in labels})
     known = counts.get("train") or {label for labels in counts.values() for label in labels}
     if strange := {label for labels in counts.values() for label in labels if label not in known}:
@@ -48,28 +49,31 @@ def open_list(path: Path, name: str, options: Options) -> Source:
         sizes["validation"] = sizes["train"] * len(held) // totals["train"]
         totals |= {"train": totals["train"] - len(held), "validation": len(held)}
     streams = {split: _references(path, split, classes.labels, held) for split in totals}
-    return Source(name, classes.ids, classes.names, streams, totals, sizes, str(path))
+    return Source(name, classes.ids, classes.names, streams, totals, sizes, str(path),
+                  left_out={"unlabelled": (len(unlabelled), unlabelled[0])} if unlabelled else {})
 
 
-def _scan(path: Path) -> tuple[dict[str, Counter[str]], dict[str, int], dict[str, list[str]]]:
-    """For each split its images by label, and their bytes; and the names of train's images by label."""
-    counts, sizes, by_label, seen = {}, {}, {}, set()
+def _scan(path: Path) -> tuple[dict[str, Counter[str]], dict[str, int], dict[str, list[str]], list[str]]:
+    """For each split its images by label, and their bytes; the names of train's images by label, and of unlabelled."""
+    counts, sizes, by_label, seen, unlabelled = {}, {}, {}, set(), []
     for number, image, label, split in _rows(path):
-        fault = ("has no path" if not image else f"has no label for {image}" if not label else
-                 f"lists {image} once more" if image in seen else "")
-        if fault:
+        if not image or image in seen:
+            fault = f"lists {image} once more" if image else "has no path"
             raise UserError(f"{path}, row {number}, {fault}. Each image has one row, with path and label.")
         seen.add(image)
+        if not label:
+            unlabelled.append(image)
+            continue
         counts.setdefault(split, Counter())[label] += 1
         sizes[split] = sizes.get(split, 0) + files.referred(os.path.join(path.parent, image), image).size
         if split == "train":
             by_label.setdefault(label, []).append(image)
-    return counts, sizes, by_label
+    return counts, sizes, by_label, unlabelled
 
 
 def _references(path: Path, wanted: str, labels: Mapping[str, int], held: set[str]) -> Iterator[Reference]:
     for _, image, label, split in _rows(path):
-        if ("validation" if image in held else split) == wanted:
+        if label and ("validation" if image in held else split) == wanted:
             yield files.referred(os.path.join(path.parent, image), image)._replace(label=labels[label])
 
 

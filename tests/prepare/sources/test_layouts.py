@@ -74,10 +74,19 @@ def test_lists_of_other_programs(tmp_path: Path, rows: str) -> None:
         "train": [("a.jpg", 0, ilsvrc.jpeg(0)), ("sub/b.jpg", 1, ilsvrc.jpeg(1))]}
 
 
+@pytest.mark.parametrize("rows", [
+    "path,label,confidence\na.jpg,cat,0.1\nsub/b.jpg,,0.2\n", "path,label\nsub/b.jpg,\na.jpg,cat\n"])
+def test_rows_without_a_label_are_left_out_and_counted(tmp_path: Path, rows: str) -> None:
+    source = _images(_write(tmp_path, {"list.csv": rows, "sub/b.jpg": _JPEGS["b.jpg"], **_JPEGS}) / "list.csv")
+    assert (source.totals, source.left_out) == ({"train": 1}, {"unlabelled": (1, "sub/b.jpg")})
+    assert _examples(source) == {"train": [("a.jpg", 0, ilsvrc.jpeg(0))]}
+
+
 @pytest.mark.parametrize(("rows", "message"), [
     ("file,label\na.jpg,cat\n", "has no column path; its first row is file, label"),
-    ("path,label\n\n\na.jpg,\n", "row 4, has no label for a.jpg"),
-    ("path,label\na.jpg,\n", "row 2, has no label for a.jpg"),
+    ("path,label\n\n\n,cat\n", "row 4, has no path"),
+    ("path,label\na.jpg,\n", "lists no images with a label"),
+    ("path,label\na.jpg,\na.jpg,dog\n", "row 3, lists a.jpg once more"),
     ("path,label\na.jpg,cat\na.jpg,dog\n", "row 3, lists a.jpg once more"),
     ("path,label,split\na.jpg,cat,dev\n", "row 2: the split is dev"),
     ("path,label,split\na.jpg,cat,train\nb.jpg,dog,val\n", "classes that train has not: dog"),

@@ -5,9 +5,10 @@ from absl import flags
 WORKDIR = flags.DEFINE_string("workdir", None, "The run whose last checkpoint is exported.")
 CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Or a checkpoint: RUN/checkpoints/STEP, or RUN/best; programs: "
                                  "or a file of weights, or a network whose published weights are installed.")
-TO = flags.DEFINE_enum("to", "torch", ["torch", "stablehlo", "savedmodel", "onnx"], "For whom: weights in a "
-                       ".safetensors file for PyTorch's libraries; or the program itself, for JAX and what else runs "
-                       "StableHLO on CPU, CUDA or TPU; for TensorFlow, fed encoded images; or for ONNX Runtime.")
+TO = flags.DEFINE_enum("to", "torch", ["torch", "stablehlo", "savedmodel", "onnx", "onnx_int8"], "For whom: weights in "
+                       "a .safetensors file for PyTorch's libraries; or the program itself, for JAX and what else runs "
+                       "StableHLO on CPU, CUDA or TPU; for TensorFlow, fed encoded images; or for ONNX Runtime, also "
+                       "rounded to 8 bits.")
 LIBRARY = flags.DEFINE_string("library", "", "torch: whose names the tensors get, 'torchvision' or 'timm'; by default "
                               "those of the library that has the network.")
 MODEL = flags.DEFINE_string("model", "", "programs: the network that a file of weights is of, if it does not say so.")

@@ -19,11 +19,11 @@ from imagenet_jax import models
 from imagenet_jax.errors import UserError
 from imagenet_jax.inference import images as images_lib
 from imagenet_jax.inference import program as program_lib
-from imagenet_jax.inference import reading, to_onnx, to_saved_model, to_stablehlo
+from imagenet_jax.inference import reading, to_onnx, to_onnx_int8, to_saved_model, to_stablehlo
 from imagenet_jax.input import loader
 from imagenet_jax.training.evaluating import Trained
 
-FORMATS = {"stablehlo": to_stablehlo, "savedmodel": to_saved_model, "onnx": to_onnx}
+FORMATS = {"stablehlo": to_stablehlo, "savedmodel": to_saved_model, "onnx": to_onnx, "onnx_int8": to_onnx_int8}
 CARD = "model.json"
 _DRAWN = 8
 _AT_ONCE = 16
@@ -32,10 +32,14 @@ _TOLERANCE = {True: 1e-4, False: 2e-2}  # of the range of logits: in float32, an
 
 
 class Examples(NamedTuple):
-    """What is compared on. image: uint8 [n, S, S, 3]. encoded: those that came as an image, by their row."""
+    """What is compared on. image: uint8 [n, S, S, 3]. encoded: those that came as an image, by their row.
+
+    calibration: others, for a form that is rounded.
+    """
 
     image: np.ndarray
     encoded: dict[int, bytes]
+    calibration: np.ndarray
 
 
 def export(trained: Trained, to: str, out: str, images: str = "") -> str:
@@ -51,16 +55,17 @@ def export(trained: Trained, to: str, out: str, images: str = "") -> str:
     Raises:
         UserError: the network cannot be written so, or what was read back computes something else.
     """
-    form, program, examples = FORMATS[to], program_lib.of(trained), _examples(trained, images)
+    form = FORMATS[to]
+    rounded = getattr(form, "LEAST_SAME", 0)
+    examples = _examples(trained, images, bool(rounded))
+    program = program_lib.of(trained, examples.calibration)
     expected = _by_parts(functools.partial(jax.jit(program.logits), program.variables), examples.image)
     exact = jax.default_backend() == "cpu" and trained.config.model.dtype != "bfloat16"
     with tempfile.TemporaryDirectory() as scratch:
         path, kept = os.path.join(scratch, form.FILE), os.path.join(out, form.FILE)
         said = _write(form, program, path, trained.config.model.name)
         compared = {"read_back": _compared(expected, _by_parts(form.read(path), examples.image))}
-        if not compared["read_back"]["largest_difference"] <= compared["read_back"]["range"] * _TOLERANCE[exact]:
-            raise UserError(f"{kept} was not written: read back, {_words(compared['read_back'])}. This is not the "
-                            "network; please report it with your releases of jax and of what runs the file")
+        _check(compared["read_back"], kept, _TOLERANCE[exact], rounded)
         if examples.encoded and hasattr(form, "read_encoded"):
             found = _by_parts(form.read_encoded(path), [*examples.encoded.values()])
             compared["encoded"] = _compared(expected[[*examples.encoded]], found)
@@ -75,6 +80,16 @@ def export(trained: Trained, to: str, out: str, images: str = "") -> str:
         told.append(f"fed the images as they are, {_words(compared['encoded'])}: its pixels are TensorFlow's, those of "
                     f"this network's view {trained.config.view.library}'s")
     return "\n".join(told)
+
+
+def _check(compared: dict[str, Any], kept: str, tolerance: float, least_same: float) -> None:
+    """Raises UserError if what was read back is another network; one that is rounded need only mean the same."""
+    told = f"{kept} was not written: read back, {_words(compared)}"
+    if least_same and compared["same_top1"] < least_same * compared["images"]:
+        raise UserError(f"{told}. Rounded so, this network is not worth keeping; more --images may help")
+    if not least_same and not compared["largest_difference"] <= compared["range"] * tolerance:
+        raise UserError(f"{told}. This is not the network; please report it with your releases of jax and of what runs "
+                        "the file")
 
 
 def _write(form: Any, program: program_lib.Program, path: str, name: str) -> dict[str, Any]:
@@ -98,24 +113,33 @@ def _megabytes(path: str) -> float:
     return sum(map(os.path.getsize, files)) / 1e6
 
 
-def _examples(trained: Trained, images: str) -> Examples:
-    """Drawn images, from noise to nearly one colour, and the centre crops of those at `images`."""
+def _examples(trained: Trained, images: str, rounded: bool) -> Examples:
+    """Drawn images, from noise to nearly one colour, and the centre crops of those at `images`.
+
+    For a form that is rounded no drawn ones, and every second of the others is for calibration.
+    """
     view, rng = trained.config.view, np.random.default_rng(0)
     scale = np.linspace(0, 1, _DRAWN)[:, None, None, None]
     noise = rng.uniform(0, 256, (_DRAWN, view.size, view.size, 3))
     drawn = (scale * noise + (1 - scale) * rng.uniform(0, 256, (_DRAWN, 1, 1, 3))).astype(np.uint8)
+    if rounded:
+        drawn = drawn[:0]
     if not images:
-        return Examples(drawn, {})
+        if rounded:
+            raise UserError("a network of 8 bits is calibrated on pictures like those that it will see: give --images")
+        return Examples(drawn, {}, drawn)
     found, _ = images_lib.pointed_at([images])
     found = found._replace(count=min(found.count, _MOST))
     view = {**view, "crops": 1, "scales": ()}
     batches = reading.batches(found, batch=_AT_ONCE, view=view, workers=loader.DEFAULT)
     seen = [(image, picture) for batch in batches for image, picture in zip(batch.image, batch.pictures, strict=False)]
     sound = [(place, *each) for place, each in enumerate(seen) if not each[1].fault]
-    if not sound:
+    if len(sound) < 1 + rounded:
         raise UserError(f"--images={images}: no image there to compare on")
-    return Examples(np.concatenate([drawn, [image for _, image, _ in sound]]), {
-        row: found.load(place).encoded for row, (place, _, picture) in enumerate(sound, _DRAWN) if not picture.mended})
+    kept, calibration = (sound[::2], sound[1::2]) if rounded else (sound, [])
+    return Examples(np.concatenate([drawn, [image for _, image, _ in kept]]), {
+        row: found.load(place).encoded for row, (place, _, picture) in enumerate(kept, len(drawn))
+        if not picture.mended}, np.array([image for _, image, _ in calibration]))
 
 
 def _by_parts(call: Callable[[Any], Any], images: Sequence[Any]) -> np.ndarray:

@@ -29,15 +29,17 @@ def write(program: Program, path: str) -> dict[str, Any]:
         UserError: jax2onnx or ONNX Runtime is not installed.
     """
     try:
-        with _quiet():
+        with quiet():
             import jax2onnx
             import onnxruntime
     except ImportError as error:
         raise UserError(f"{_NEEDED} ({error})") from error
     image = jax.ShapeDtypeStruct((*jax.export.symbolic_shape("batch"), program.size, program.size, 3), jnp.uint8)
-    with _quiet(), lowering.plain_operations():
-        jax2onnx.to_onnx(functools.partial(program.logits, program.variables), [image], model_name="imagenet_jax",
-                         input_names=["image"], output_names=["logits"], return_mode="file", output_path=path)
+    with quiet(), lowering.plain_operations():
+        made = jax2onnx.to_onnx(functools.partial(program.logits, program.variables), [image],
+                                model_name="imagenet_jax", input_names=["image"], output_names=["logits"])
+    with open(path, "wb") as file:
+        file.write(made.SerializeToString())  # one file; by itself jax2onnx puts large weights beside it
     return {"versions": {"jax": jax.__version__, "onnxruntime": onnxruntime.__version__}}
 
 
@@ -50,8 +52,8 @@ def read(path: str) -> Callable[[np.ndarray], np.ndarray]:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """jax2onnx logs a traceback for each part of it that knows another release of a library, and much else."""
+def quiet() -> Iterator[None]:
+    """No logs: jax2onnx has a traceback for each part of it that was made for another release of a library."""
     before = logging.root.manager.disable
     logging.disable(logging.ERROR)
     try:

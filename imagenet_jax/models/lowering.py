@@ -19,14 +19,12 @@ from jax import lax
 Size = int | tuple[int, int]  # rows and columns, or both at once
 Padding = Size | str  # on each side, or 'SAME' as TensorFlow pads: what the image's size asks for, the odd one last
 Pads = tuple[tuple[int, int], tuple[int, int]]  # (above, below), (left, right)
-
-
 _PLAIN = contextvars.ContextVar("plain", default=False)
 
 
 @contextlib.contextmanager
 def plain_operations() -> Iterator[None]:
-    """Traces the plain operations whatever the platform, for programs that are to be translated into others."""
+    """What is traced in here has the plain operations alone, for programs that are to be translated into others."""
     token = _PLAIN.set(True)
     try:
         yield
@@ -87,8 +85,7 @@ def conv2d(x: jax.Array, kernel: jax.Array, stride: int = 1, padding: Padding = 
     # the weight gradient of a 1x1 convolution at half the speed of the matrix product. It has no kernel for groups.
     tiny = any((n + sum(p) - w) // stride + 1 < w for n, w, p in zip(x.shape[1:3], window, pads, strict=True))
     if 1 < groups == x.shape[-1] == kernel.shape[-1]:
-        return _by_platform(x, kernel, cpu=lambda x, kernel: _depthwise(x, kernel, stride, pads),
-                                      default=plain)
+        return _by_platform(x, kernel, cpu=lambda x, kernel: _depthwise(x, kernel, stride, pads), default=plain)
     if groups > 1:
         return _by_platform(x, kernel, cpu=one_by_one, default=plain)
     if window == (1, 1) or tiny:
@@ -139,16 +136,12 @@ def max_pool(x: jax.Array, window: int, stride: int, padding: Size = 0, ceil: bo
     `ceil` keeps an incomplete last window, as torch's ceil_mode.
     """
     pads = _pads(x.shape, window, stride, padding, ceil)
+    pool = functools.partial(nn.max_pool, window_shape=(window, window), strides=(stride, stride))
+    if _PLAIN.get():  # others know pooling without padding
+        return pool(jnp.pad(x, ((0, 0), *pads, (0, 0)), constant_values=-jnp.inf), padding="VALID")
 
-    def plain(x: jax.Array) -> jax.Array:
-        return lax.reduce_window(x, -jnp.inf, lax.max, (1, window, window, 1), (1, stride, stride, 1),
-                                 ((0, 0), *pads, (0, 0)))
-
-    if _PLAIN.get():
-        x = jnp.pad(x, ((0, 0), *pads, (0, 0)), constant_values=-jnp.inf)
-        return nn.max_pool(x, window_shape=(window, window), strides=(stride, stride), padding="VALID")
-    return _by_platform(
-        x, cpu=lambda x: _max_pool_by_taps(x, window, stride, pads), default=plain)
+    return _by_platform(x, cpu=lambda x: _max_pool_by_taps(x, window, stride, pads),
+                        default=functools.partial(pool, padding=pads))
 
 
 def _max_of_taps(x: jax.Array, window: int, stride: int, pads: Pads) -> jax.Array:

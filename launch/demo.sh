@@ -16,7 +16,7 @@ $run evaluate --checkpoint="$out/pretrain/best"
 $run train --config=configs/demo_finetune.py --workdir="$out/finetune" --config.dataset.dir="$out/digits" \
     --config.init_from="$out/pretrain"
 $run evaluate --workdir="$out/finetune"
-picture=ILSVRC2012_val_00000001.JPEG
+picture=ILSVRC2012_val_00000042.JPEG
 tar -xf "$out/archives/ILSVRC2012_img_val.tar" -C "$out" "$picture"
 $run predict --checkpoint="$out/pretrain/best" --explain="$out/seen" "$out/$picture"
 $run export --to=stablehlo --checkpoint="$out/pretrain/best" --out="$out/exported" --images="$out/$picture"

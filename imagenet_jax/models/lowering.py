@@ -4,8 +4,10 @@ Where XLA:CPU has no fast kernel an equivalent with the same numbers is used on 
 (`jax.lax.platform_dependent`); on GPU and TPU the plain operation is compiled.
 """
 
+import contextlib
+import contextvars
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -17,6 +19,21 @@ from jax import lax
 Size = int | tuple[int, int]  # rows and columns, or both at once
 Padding = Size | str  # on each side, or 'SAME' as TensorFlow pads: what the image's size asks for, the odd one last
 Pads = tuple[tuple[int, int], tuple[int, int]]  # (above, below), (left, right)
+_PLAIN = contextvars.ContextVar("plain", default=False)
+
+
+@contextlib.contextmanager
+def plain_operations() -> Iterator[None]:
+    """What is traced in here has the plain operations alone, for programs that are to be translated into others."""
+    token = _PLAIN.set(True)
+    try:
+        yield
+    finally:
+        _PLAIN.reset(token)
+
+
+def _by_platform(*args: jax.Array, cpu: Callable[..., jax.Array], default: Callable[..., jax.Array]) -> jax.Array:
+    return default(*args) if _PLAIN.get() else lax.platform_dependent(*args, cpu=cpu, default=default)
 
 
 def pair(size: Size) -> tuple[int, int]:
@@ -68,12 +85,11 @@ def conv2d(x: jax.Array, kernel: jax.Array, stride: int = 1, padding: Padding = 
     # the weight gradient of a 1x1 convolution at half the speed of the matrix product. It has no kernel for groups.
     tiny = any((n + sum(p) - w) // stride + 1 < w for n, w, p in zip(x.shape[1:3], window, pads, strict=True))
     if 1 < groups == x.shape[-1] == kernel.shape[-1]:
-        return lax.platform_dependent(x, kernel, cpu=lambda x, kernel: _depthwise(x, kernel, stride, pads),
-                                      default=plain)
+        return _by_platform(x, kernel, cpu=lambda x, kernel: _depthwise(x, kernel, stride, pads), default=plain)
     if groups > 1:
-        return lax.platform_dependent(x, kernel, cpu=one_by_one, default=plain)
+        return _by_platform(x, kernel, cpu=one_by_one, default=plain)
     if window == (1, 1) or tiny:
-        return lax.platform_dependent(x, kernel, cpu=as_matmul, default=plain)
+        return _by_platform(x, kernel, cpu=as_matmul, default=plain)
     return plain(x, kernel)
 
 
@@ -120,12 +136,12 @@ def max_pool(x: jax.Array, window: int, stride: int, padding: Size = 0, ceil: bo
     `ceil` keeps an incomplete last window, as torch's ceil_mode.
     """
     pads = _pads(x.shape, window, stride, padding, ceil)
+    pool = functools.partial(nn.max_pool, window_shape=(window, window), strides=(stride, stride))
+    if _PLAIN.get():  # others know pooling without padding
+        return pool(jnp.pad(x, ((0, 0), *pads, (0, 0)), constant_values=-jnp.inf), padding="VALID")
 
-    def plain(x: jax.Array) -> jax.Array:
-        return nn.max_pool(x, (window, window), (stride, stride), pads)
-
-    return lax.platform_dependent(
-        x, cpu=lambda x: _max_pool_by_taps(x, window, stride, pads), default=plain)
+    return _by_platform(x, cpu=lambda x: _max_pool_by_taps(x, window, stride, pads),
+                        default=functools.partial(pool, padding=pads))
 
 
 def _max_of_taps(x: jax.Array, window: int, stride: int, pads: Pads) -> jax.Array:
@@ -158,7 +174,7 @@ _max_pool_by_taps.defvjp(_max_pool_forward, _max_pool_backward)
 def avg_pool(x: jax.Array, window: int, stride: int, padding: Size = 0) -> jax.Array:
     """Mean over windows of x [B, H, W, C]; padding counts as zeros, as by default in torch."""
     pads = _pads(x.shape, window, stride, padding)
-    return lax.platform_dependent(
+    return _by_platform(
         x, cpu=lambda x: functools.reduce(jnp.add, _taps(x, window, stride, pads, 0.0)),
         default=lambda x: lax.reduce_window(x, np.zeros((), x.dtype), lax.add, (1, window, window, 1),
                                             (1, stride, stride, 1), ((0, 0), *pads, (0, 0)))) / window**2

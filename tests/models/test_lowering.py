@@ -33,6 +33,18 @@ def test_max_pool_equals_flax(window, stride, padding, side, dtype) -> None:
     assert_equal_with_gradients(ours, plain, dtype, (2, side, side + 2, 3), ties=True)
 
 
+def test_plain_operations_are_the_same_function_without_a_choice_of_platform() -> None:
+    def all_of_them(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        x = lowering.conv2d(lowering.conv2d(x, kernel, 1, 1), kernel[:, :, :1], groups=4)
+        return lowering.avg_pool(lowering.max_pool(x, 3, 2, 1, ceil=True), 2, 1)
+
+    x, kernel = draw(0, 2, 9, 8, 4), draw(1, 3, 3, 4, 4)
+    with lowering.plain_operations():
+        traced, plain = jax.make_jaxpr(lambda *args: all_of_them(*args))(x, kernel), all_of_them(x, kernel)
+    assert "platform_index" not in str(traced) and "platform_index" in str(jax.make_jaxpr(all_of_them)(x, kernel))
+    np.testing.assert_allclose(plain, all_of_them(x, kernel), rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize(("height", "width", "size"), [(6, 6, 6), (7, 13, 6), (1, 2, 6), (5, 12, 3), (9, 4, 1)])
 def test_adaptive_avg_pool_follows_torch(height, width, size) -> None:
     x = np.random.default_rng(0).standard_normal((2, height, width, 3))

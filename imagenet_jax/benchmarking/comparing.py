@@ -1,6 +1,7 @@
 """Two results of `benchmark --out=FILE`, beside each other: what was otherwise, and what came of it."""
 
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,14 +13,21 @@ _SETTING = ("config", "device", "versions", "xla_flags", "topic", "topology", "v
 
 
 def read(path: str) -> dict[str, Any]:
-    """The figures in a file.
+    """The figures in a file; of FILE.jsonl those of its last line, of FILE.jsonl:N of another.
 
     Raises:
-        UserError: it cannot be read, or is none that `benchmark` wrote.
+        UserError: it cannot be read, has no such line, or is none that `benchmark` wrote.
     """
+    history = re.fullmatch(r"(.*\.jsonl)(?::(-?\d+))?", path)
     try:
-        with open(path, encoding="utf-8") as file:
-            found = json.load(file)
+        with open(history[1] if history else path, encoding="utf-8") as file:
+            text = file.read()
+        if history:
+            lines, number = text.splitlines(), int(history[2] or -1)
+            if not 1 <= abs(number) <= len(lines):
+                raise UserError(f"{path}: {history[1]} has {len(lines)} results, 1 to {len(lines)}")
+            text = lines[number - (number > 0)]
+        found = json.loads(text)
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read as a result of `benchmark --out={path}`: {error}") from error
     if not isinstance(found, dict) or not {"config", "augment"} & found.keys():

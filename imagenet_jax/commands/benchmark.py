@@ -1,4 +1,4 @@
-"""Measure this machine: the input, the step, both in training and evaluation; find out what a TPU pod would need."""
+"""Measure this machine: input, step, both together, checkpoints, scaling; find out what a TPU pod would need."""
 
 import functools
 import json
@@ -25,7 +25,10 @@ BATCH_PER_DEVICE = flags.DEFINE_integer("batch_per_device", 0, "pod, scaling: ex
                                         "default its share of the recipe's batch.", lower_bound=0)
 PROFILE = flags.DEFINE_string("profile", "", "step: a directory for a trace of the best batch, whose most expensive "
                               "operations are told.")
-OUT = flags.DEFINE_string("out", "", "Where to write the figures as JSON; by default only the table is printed.")
+DIR = flags.DEFINE_string("dir", ".", "checkpoint: a folder on the disk that is measured; nothing stays in it.")
+OUT = flags.DEFINE_string("out", "", "Where to write the figures as JSON; by default only the table is printed. To a "
+                          "FILE.jsonl they are added, as a line. compare takes its last one, of FILE.jsonl:N the Nth, "
+                          "of FILE.jsonl:-2 the last but one.")
 
 _WORDS = {"read": "read records, one thread", "whole": "(decode whole images)", "decode": "decode the crop: limit",
           "resize": "+ resize, flip, batch", "augment": "+ operations of the recipe",
@@ -165,6 +168,16 @@ def measure_scaling() -> None:
         row._asdict() | {"name": f"{row.devices} {row.mode}"} for row in rows]})
 
 
+def measure_checkpoint() -> None:
+    """Saving and restoring the state of the recipe."""
+    from imagenet_jax.benchmarking import checkpointing, timing
+
+    config = _recipe()
+    found = checkpointing.measure(config, DIR.value)
+    print(checkpointing.words(config, DIR.value, found))
+    _write(timing.setting(config) | {"topic": "checkpoint", "checkpoint": found._asdict()})
+
+
 def measure_pod() -> None:
     """The train step, compiled for a slice of a TPU pod; nothing here may need TensorFlow, or a TPU."""
     from imagenet_jax import runtime
@@ -189,11 +202,13 @@ def compare(first: str, second: str) -> None:
 
 def _write(figures: dict[str, Any]) -> None:
     if OUT.value:
-        with open(OUT.value, "w", encoding="utf-8") as file:
-            json.dump(figures, file, indent=1)
+        history = OUT.value.endswith(".jsonl")
+        with open(OUT.value, "a" if history else "w", encoding="utf-8") as file:
+            json.dump(figures, file, indent=None if history else 1)
+            file.write("\n")
 
 
 TOPICS = {"input": measure_input, "step": measure_step, "train": functools.partial(measure_together, "train"),
           "evaluate": functools.partial(measure_together, "evaluate"), "scaling": measure_scaling, "pod": measure_pod,
-          "compare": compare}
+          "checkpoint": measure_checkpoint, "compare": compare}
 ARGUMENTS = f"{'|'.join(TOPICS)} A B"

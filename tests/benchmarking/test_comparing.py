@@ -24,6 +24,16 @@ def test_what_was_otherwise_and_what_came_of_it():
     assert comparing.words(FIRST, FIRST).startswith("Nothing was otherwise.")
 
 
+def test_a_history_has_a_result_a_line(tmp_path):
+    path = tmp_path / "history.jsonl"
+    path.write_text("".join(json.dumps(each) + "\n" for each in (FIRST, SECOND, FIRST)))
+    found = {end: comparing.read(f"{path}{end}") for end in ("", ":1", ":2", ":-1", ":-2", ":-3")}
+    assert [found[end] == SECOND for end in found] == [False, False, True, False, True, False]
+    for end in (":0", ":4", ":-4"):
+        with pytest.raises(UserError, match=r"history\.jsonl has 3 results, 1 to 3"):
+            comparing.read(f"{path}{end}")
+
+
 @pytest.mark.parametrize("content", ["", "{", "[1]", '{"top1": 0.5}', "\x00"])
 def test_a_file_that_is_none_of_its_results_is_one_message(tmp_path, content):
     (tmp_path / "a.json").write_text(content)

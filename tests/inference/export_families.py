@@ -1,7 +1,9 @@
 """By hand: a network of each family exported in each form, with drawn weights, and how far each is from the original.
 
     pip install -r requirements-onnx.txt
-    PYTHONPATH=. python tests/inference/export_families.py IMAGES [FORM ...]
+    PYTHONPATH=. python tests/inference/export_families.py IMAGES NAME|all [FORM ...]
+
+VGG takes 9 GB for all forms.
 """
 
 import os
@@ -17,14 +19,14 @@ NAMES = ("alexnet_2012", "alexnet", "vgg11", "googlenet", "inception_v3", "resne
          "efficientnet_b0", "tf_efficientnet_lite0")
 
 
-def main(images: str, *forms: str) -> None:
-    """images: as `export --images`. forms: keys of `exporting.FORMATS`, by default all."""
+def main(images: str, network: str, *forms: str) -> None:
+    """images: as `export --images`. network: its name, or all. forms: keys of `exporting.FORMATS`, by default all."""
     runtime.configure()
     from imagenet_jax.classes import Classes
     from imagenet_jax.inference import exporting
     from imagenet_jax.training.evaluating import Trained
 
-    for name in NAMES:
+    for name in NAMES if network == "all" else [network]:
         settings = config.base()
         settings.model.name = name
         settings = models.fill_view(settings)

@@ -155,7 +155,7 @@ def pictures(index: Index) -> Images:
         there = int(index.places[place])
         try:
             picture = split.load(there) if there < split.count else None
-        except UserError as error:
+        except (UserError, OSError) as error:
             return gone(place, str(error))
         known = picture and picture.name == index.names[place]
         return picture if known else gone(place, "the dataset has another picture there now")

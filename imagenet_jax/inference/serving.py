@@ -144,6 +144,7 @@ def _predict_with(classes: Classes, batcher: batching.Batcher, rules: Rules, met
 def _thumbnail_with(index: index_lib.Index, batcher: batching.Batcher) -> Endpoint:
     """The endpoint of thumbnails: of the pictures of an index, by their place in it, and of nothing else."""
     pictures = index_lib.pictures(index)
+    pictures.load(0)  # in TFRecord files all records are found at the first, which is better now
 
     async def show(request: Request) -> Response:
         place = _whole(request.path_params["place"])

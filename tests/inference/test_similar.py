@@ -109,12 +109,15 @@ def test_files_and_members_of_tars_are_found_again_by_name(weigh, photos, tmp_pa
     assert all(index_lib.pictures(index).load(place).fault for place in range(again.count))
 
 
-@pytest.mark.parametrize("become", ["nothing", "shorter", "others", "unsaid"])
+@pytest.mark.parametrize("become", ["nothing", "cut", "shorter", "others", "unsaid"])
 def test_what_is_no_longer_there_is_a_grey_tile(serve, weigh, tmp_path, become):
     data = make_dataset(tmp_path / "data", 4, 30, 3)
     index = of_dataset(tmp_path / "index", weigh(), data)
     if become == "unsaid":
         index = index._replace(source={})
+    elif become == "cut":
+        (shard,) = (tmp_path / "data").glob("*validation*record*")
+        os.truncate(shard, shard.stat().st_size // 2)
     else:
         shutil.rmtree(data)
     if become == "shorter":

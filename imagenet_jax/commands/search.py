@@ -80,7 +80,8 @@ def _make(names: list[str]) -> int:
         classes = Classes(described.classes, described.class_names)
     found = predict.predict(trained, images, predict.Asked(1, features=True, pixels=PIXELS.value))
     made = index_lib.write(INDEX.value, tqdm(found, total=images.count, unit=" images", disable=None),
-                           index_lib.network_of(trained, path, MODEL.value), classes)
+                           index_lib.network_of(trained, path, MODEL.value),
+                           index_lib.source_of(DATASET.value, SPLIT.value), classes)
     print(f"{INDEX.value}: {made.count:,} pictures as {trained.config.model.name} sees them, {trained.which} of "
           f"{trained.source}", file=sys.stderr)
     for name, fault in made.faults:
@@ -90,8 +91,6 @@ def _make(names: list[str]) -> int:
 
 def _query(index: Any) -> int:
     """Prints a line for each picture asked about; returns how many have an error."""
-    import numpy as np
-
     from imagenet_jax.inference import index as index_lib
     from imagenet_jax.inference import predict, retrieval
     from imagenet_jax.training import evaluating
@@ -101,14 +100,11 @@ def _query(index: Any) -> int:
     trained, images = evaluating.open_trained(path, model_name), _pictures.named([QUERY.value])
     index_lib.check_network(index, trained)
     found = list(predict.predict(trained, images, predict.Asked(1, features=True)))
-    vectors = [index_lib.unit(each.features, each.picture.name) for each in found if not each.picture.fault]
-    answers = iter(zip(*retrieval.nearest(index.vectors["features"], np.stack(vectors), TOPK.value), strict=True)
-                   if vectors else ())
-    for each in found:
+    for each, near in zip(found, retrieval.most_like(index, found, TOPK.value), strict=True):
         picture = each.picture
         _say({"file": picture.name} | ({"error": picture.fault} if picture.fault else
-                                       {"nearest": retrieval.hits(index, *next(answers))}))
-    return len(found) - len(vectors)
+                                       {"nearest": retrieval.hits(index, *near)}))
+    return sum(bool(each.picture.fault) for each in found)
 
 
 def _query_class(index: Any) -> None:

@@ -12,6 +12,8 @@ WORKDIR = flags.DEFINE_string("workdir", None, "The run whose last checkpoint is
 CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Or a checkpoint: RUN/checkpoints/STEP, or RUN/best; or a file of "
                                  "weights, .safetensors or .pth; or a network whose published weights are installed.")
 MODEL = flags.DEFINE_string("model", "", "The network that a file of weights is of, if it does not say so itself.")
+INDEX = flags.DEFINE_string("index", "", "An index that `search` made with the same network: answers have pictures of "
+                            "it, too, which everybody sees who can ask.")
 HOST = flags.DEFINE_string("host", "127.0.0.1", "The address to listen at; 0.0.0.0 for all of this machine.")
 PORT = flags.DEFINE_integer("port", 8000, "Where to listen; 0 for any free port.", lower_bound=0, upper_bound=65535)
 BATCH = flags.DEFINE_integer("batch", 32, "Pictures at a time over all devices, at most; changes no prediction.",
@@ -31,12 +33,14 @@ def main(argv: list[str]) -> None:
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"  # no warnings: it has one for each picture that it cannot decode
     runtime.configure()
     from imagenet_jax.inference import batching, listening, serving
+    from imagenet_jax.inference import index as index_lib
     from imagenet_jax.training import evaluating
 
     bound = listening.bind(HOST.value, PORT.value)
+    index = index_lib.open_index(INDEX.value) if INDEX.value else None
     trained = evaluating.open_trained(WORKDIR.value or CHECKPOINT.value, MODEL.value)
     app = serving.make_app(trained, batching.Limits(BATCH.value, QUEUE.value, WAIT.value / 1000),
-                           serving.Rules(round(MEGABYTES.value * 1e6), TIMEOUT.value))
+                           serving.Rules(round(MEGABYTES.value * 1e6), TIMEOUT.value), index)
     print(f"{trained.config.model.name}, {trained.which} of {trained.source}, answers at {listening.url(bound)}",
           flush=True)
     listening.listen(app, bound)

@@ -48,8 +48,12 @@ class Records:
         """
         try:
             if self._directory.startswith("gs://"):  # one thread a shard hides what a bucket takes to answer
-                return list(self._source.__getitems__(indices))
-            return [self._source[index] for index in indices]  # a third of the processor time of the above
+                records = list(self._source.__getitems__(indices))
+            else:
+                records = [self._source[index] for index in indices]  # a third of the processor time of the above
+            if not all(records):
+                raise RuntimeError("a file is cut short")  # past its end ArrayRecord reads nothing, and is content
+            return records
         except RuntimeError as error:
             raise RecordError(f"A shard in {self._directory} is damaged: {error}. Copy the dataset again, whole, or "
                               "prepare it anew.") from error

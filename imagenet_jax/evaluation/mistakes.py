@@ -29,12 +29,12 @@ def draw(out_dir: str, index: np.ndarray, records: Records) -> None:
     if len(index):
         os.makedirs(folder)
     for i, record in zip(index.tolist(), records.read(index.tolist()), strict=True):
-        thumbnail = _thumbnail(features(record)["image"].bytes_list.value[0])
-        thumbnail.save(os.path.join(folder, f"{i}.jpg"), quality=85)
+        small = thumbnail(features(record)["image"].bytes_list.value[0])
+        small.save(os.path.join(folder, f"{i}.jpg"), quality=85)
 
 
-def _thumbnail(encoded: bytes) -> Image.Image:
-    """The image, small; grey where Pillow, unlike what evaluated it, cannot decode it."""
+def thumbnail(encoded: bytes) -> Image.Image:
+    """The image, small; grey where Pillow, unlike what evaluated it, cannot decode it, or where there is none."""
     with contextlib.suppress(OSError, ValueError, SyntaxError, Image.DecompressionBombError), \
             Image.open(io.BytesIO(encoded)) as image:
         image.draft("RGB", (_SIDE, _SIDE))

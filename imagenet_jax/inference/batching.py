@@ -48,14 +48,14 @@ class Batcher:
     """
 
     def __init__(self, trained: evaluating.Trained, limits: Limits = USUAL,
-                 observe: Callable[[int], None] = lambda count: None) -> None:
+                 observe: Callable[[int], None] = lambda count: None, features: bool = False) -> None:
         """Compiles everything.
 
-        observe: is told how many pictures each batch has.
+        observe: is told how many pictures each batch has. features: predictions have them, too.
         """
         config, transform = trained.config, loader.eval_transform(trained.config.view)
         self._see, self._shape = chunks.viewer(transform), transform.shape
-        self._judge, self.no_heat = _ready(trained, transform.shape)
+        self._judge, self.no_heat = _ready(trained, transform.shape, features)
         self.sizes = batch_sizes(min(limits.batch, evaluating.fitting(config.view)), self._judge.devices)
         for size in self.sizes:
             self._judge.get(self._run(np.zeros((size, *self._shape), np.uint8)))
@@ -164,15 +164,15 @@ def batch_sizes(most: int, devices: int) -> list[int]:
     return sorted({-(-size // devices) * devices for size in (*powers, most)})
 
 
-def _ready(trained: evaluating.Trained, shape: tuple[int, ...]) -> tuple[predict.Judge, str]:
+def _ready(trained: evaluating.Trained, shape: tuple[int, ...], features: bool) -> tuple[predict.Judge, str]:
     """The network with heat, which costs next to nothing: a gradient from the last map on; or without, and why.
 
     shape: of a picture's pixels.
     """
-    topk = len(trained.classes.ids)
+    asked = predict.Asked(len(trained.classes.ids), features)
     try:
-        judge = predict.ready(trained, predict.Asked(topk, heat=True))
+        judge = predict.ready(trained, asked._replace(heat=True))
         judge.run(judge.put(np.zeros((judge.devices, *shape), np.uint8)))
     except UserError as error:
-        return predict.ready(trained, predict.Asked(topk)), str(error)
+        return predict.ready(trained, asked), str(error)
     return judge, ""

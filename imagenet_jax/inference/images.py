@@ -1,7 +1,9 @@
 """The pictures that people point at, in their order: files, folders, patterns, tars, a split of a dataset."""
 
+import contextlib
 import glob
 import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -49,6 +51,26 @@ def pointed_at(names: Sequence[str]) -> tuple[Images, list[str]]:
     left_out: list[str] = []
     found = [reference for name in names for reference in _stands_for(name, left_out)]
     return Images(len(found), lambda place: judged(_load(found[place]))), left_out
+
+
+def called(names: Sequence[str], folder: str) -> Images:
+    """The images that `pointed_at` gave these names, those of tars too; what is no longer there has a fault.
+
+    folder: the one that names are relative to.
+    """
+    packed = {}
+    for path in sorted({os.path.join(folder, name[: found.end()])
+                        for name in names for found in re.finditer(r"\.tar(?=/)", name, re.IGNORECASE)}):
+        with contextlib.suppress(UserError):
+            if os.path.isfile(path):
+                packed |= {tars.printable(each.file_name): each for each in _in_tar(path, []) if not each.fault}
+
+    def load(place: int) -> Picture:
+        path = os.path.join(folder, names[place])
+        picture = _load(packed.get(path) or files.referred(path, path))
+        return judged(picture._replace(name=names[place]))
+
+    return Images(len(names), load)
 
 
 def of_split(records: dataset_lib.Records) -> Images:

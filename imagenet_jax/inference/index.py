@@ -1,11 +1,13 @@
 """An index on disk: what a network makes of many pictures, to search among.
 
-    INDEX/index.json        the pictures' names and labels, their classes, which network it was; CRCs, and a seal
+    INDEX/index.json        the pictures' names and labels, their classes, where they lie, which network it was; CRCs,
+                            and a seal
     INDEX/features.f32      pooled features, float32 [N, D], each of length 1; little-endian, row by row
     INDEX/pixels.f32        what the network saw of each, small, likewise; if it was asked for
 """
 
 import contextlib
+import functools
 import json
 import os
 from collections.abc import Iterable, Mapping
@@ -15,9 +17,11 @@ import google_crc32c
 import numpy as np
 
 from imagenet_jax import checkpoint, durable, models, trees
+from imagenet_jax import dataset as dataset_lib
 from imagenet_jax.classes import Classes
 from imagenet_jax.dataset.places import local_folder
 from imagenet_jax.errors import UserError
+from imagenet_jax.inference.images import Images, Picture, called, of_split
 from imagenet_jax.inference.predict import Prediction
 from imagenet_jax.models import weights
 from imagenet_jax.training.evaluating import Trained
@@ -31,7 +35,8 @@ class Index(NamedTuple):
     """Pictures by place.
 
     vectors: by kind, float32 [N, D] of length 1, mapped from disk. labels: int32 [N] of the classes; None, as those
-    are, where the pictures are of no dataset. network: see `network_of`.
+    are, where the pictures are of no dataset. network: see `network_of`. source: see `source_of`; empty where an older
+    version made the index. places: int64 [N], in that split or among those files.
     """
 
     directory: str
@@ -40,6 +45,8 @@ class Index(NamedTuple):
     labels: np.ndarray | None
     classes: Classes | None
     network: dict[str, str]
+    source: dict[str, str]
+    places: np.ndarray
 
 
 class Made(NamedTuple):
@@ -56,6 +63,13 @@ def network_of(trained: Trained, path: str, model_name: str = "") -> dict[str, s
     return {"path": path, "model": model_name, "name": trained.config.model.name, "seal": _seal(trained)}
 
 
+def source_of(directory: str = "", split: str = "") -> dict[str, str]:
+    """What an index knows of where its pictures are: a dataset's split, or the folder that names are relative to."""
+    if not directory:
+        return {"folder": os.getcwd()}
+    return {"dataset": directory if "://" in directory else os.path.abspath(directory), "split": split}
+
+
 def is_index(directory: str) -> bool:
     """Whether there is one, whole or damaged."""
     return os.path.exists(os.path.join(directory, _CARD))
@@ -69,8 +83,11 @@ def check_place(directory: str) -> None:
         raise UserError(f"{directory} {what}: remove it, or choose another place for the new one")
 
 
-def write(directory: str, found: Iterable[Prediction], network: Mapping[str, str], classes: Classes | None) -> Made:
+def write(directory: str, found: Iterable[Prediction], network: Mapping[str, str], source: Mapping[str, str],
+          classes: Classes | None = None) -> Made:
     """Makes an index of all pictures without a fault, or none at all.
+
+    found: of all that the source has, in its order.
 
     Raises:
         UserError: no picture is left, or features are not finite.
@@ -81,8 +98,9 @@ def write(directory: str, found: Iterable[Prediction], network: Mapping[str, str
             reason = ": ".join(poured.faults[0]) if poured.faults else "there is none"
             raise UserError(f"no picture for an index: {reason}")
         known = classes is not None and min(poured.labels) >= 0
-        content = {"format": FORMAT, "network": network, "names": poured.names, "widths": poured.widths,
-                   "crcs": poured.crcs, "labels": poured.labels if known else None,
+        content = {"format": FORMAT, "network": network, "source": source, "left_out": poured.left_out,
+                   "names": poured.names, "widths": poured.widths, "crcs": poured.crcs,
+                   "labels": poured.labels if known else None,
                    "classes": list(classes) if known else None}
         with open(os.path.join(aside, _CARD), "w", encoding="utf-8") as file:
             json.dump(content | {"seal": durable.seal(content)}, file)
@@ -111,7 +129,38 @@ def open_index(directory: str) -> Index:
                         ) from error
     labels = None if content["labels"] is None else np.array(content["labels"], np.int32)
     classes = None if labels is None else Classes(*map(tuple, content["classes"]))
-    return Index(directory, content["names"], vectors, labels, classes, content["network"])
+    left_out = content.get("left_out", [])
+    places = np.delete(np.arange(len(content["names"]) + len(left_out)), left_out)
+    return Index(directory, content["names"], vectors, labels, classes, content["network"], content.get("source", {}),
+                 places)
+
+
+def pictures(index: Index) -> Images:
+    """The pictures of an index, by place in it; what is no longer where it was has a fault."""
+    if "folder" in index.source:
+        return called(index.names, index.source["folder"])
+
+    def gone(place: int, fault: str = "the index does not say where it is") -> Picture:
+        return Picture(index.names[place], fault=fault)
+
+    if not index.source:
+        return Images(len(index.names), gone)
+    try:
+        dataset = dataset_lib.open_dataset(index.source["dataset"])
+        split = of_split(dataset_lib.open_split(dataset, index.source["split"]))
+    except UserError as error:
+        return Images(len(index.names), functools.partial(gone, fault=str(error)))
+
+    def load(place: int) -> Picture:
+        there = int(index.places[place])
+        try:
+            picture = split.load(there) if there < split.count else None
+        except (UserError, OSError) as error:
+            return gone(place, str(error))
+        known = picture and picture.name == index.names[place]
+        return picture if known else gone(place, "the dataset has another picture there now")
+
+    return Images(len(index.names), load)
 
 
 def check_network(index: Index, trained: Trained) -> None:
@@ -143,19 +192,21 @@ class _Poured(NamedTuple):
     names: list[str]
     labels: list[int]
     faults: list[tuple[str, str]]
+    left_out: list[int]
     widths: dict[str, int]
     crcs: dict[str, int]
 
 
 def _pour(folder: str, found: Iterable[Prediction]) -> _Poured:
     """Writes the vectors of all pictures without a fault into files of their kinds."""
-    poured = _Poured([], [], [], {}, {})
+    poured = _Poured([], [], [], [], {}, {})
     with contextlib.ExitStack() as stack:
         files = {}
-        for each in found:
+        for place, each in enumerate(found):
             name, vectors = each.picture.name, {"features": each.features, "pixels": each.pixels}
             if each.picture.fault:
                 poured.faults.append((name, each.picture.fault))
+                poured.left_out.append(place)
                 continue
             poured.names.append(name)
             poured.labels.append(each.picture.label)

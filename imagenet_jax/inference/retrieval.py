@@ -1,12 +1,14 @@
 """Searching an index, exactly: the pictures whose vectors have the largest inner product with that of a query."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 
 from imagenet_jax.errors import UserError
-from imagenet_jax.inference.index import Index
+from imagenet_jax.inference.index import Index, unit
+from imagenet_jax.inference.predict import Prediction
 
 _QUERIES_AT_ONCE = 1024
 _ALL = "all"
@@ -15,7 +17,8 @@ _ALL = "all"
 def nearest(vectors: np.ndarray, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     """The k vectors most like each query, best first, by all cores.
 
-    It brings an OpenMP of its own, whose threads wait at full speed for a moment: search when the network has done.
+    It brings an OpenMP of its own, whose threads wait at full speed for a moment: search when the network has done, or
+    in the thread of `alone`.
 
     Args:
         vectors: float32 [N, D] of length 1; a mapped file is read where it lies.
@@ -28,6 +31,30 @@ def nearest(vectors: np.ndarray, queries: np.ndarray, k: int) -> tuple[np.ndarra
 
     k = min(k, len(vectors))
     return faiss.knn(queries, vectors, k, metric=faiss.METRIC_INNER_PRODUCT)
+
+
+def alone() -> ThreadPoolExecutor:
+    """A thread in which searches take no other core, while the network goes on with its work."""
+    def begin() -> None:
+        import faiss
+
+        faiss.omp_set_num_threads(1)  # of this thread's searches
+
+    thread = ThreadPoolExecutor(1, "search", begin)
+    thread.submit(int).result()  # so that the first who asks need not wait for the import
+    return thread
+
+
+def most_like(index: Index, found: Sequence[Prediction], k: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Cosines and places, see `nearest`, of the k pictures most like each prediction's; none where that has a fault.
+
+    Raises:
+        UserError: features are not finite.
+    """
+    vectors = [unit(each.features, each.picture.name) for each in found if not each.picture.fault]
+    answers = iter(zip(*nearest(index.vectors["features"], np.stack(vectors), k), strict=True) if vectors else ())
+    nothing = np.zeros(0, np.float32), np.zeros(0, np.int64)
+    return (nothing if each.picture.fault else next(answers) for each in found)
 
 
 def mean_of_class(index: Index, label: int) -> np.ndarray:

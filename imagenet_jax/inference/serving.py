@@ -22,14 +22,18 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from imagenet_jax.classes import Classes
-from imagenet_jax.inference import batching, explain, writing
+from imagenet_jax.inference import batching, explain, similar, writing
+from imagenet_jax.inference import index as index_lib
 from imagenet_jax.inference.images import Picture
 from imagenet_jax.inference.predict import Prediction
 from imagenet_jax.training.evaluating import Trained
 
 Take = Callable[[int], None]
+Endpoint = Callable[[Request], Awaitable[Response]]
 _PATHS = {"/": "GET", "/healthz": "GET", "/metrics": "GET", "/predict": "POST"}
 _TOPK = 5
+_SIMILAR = 100  # at most
+_NOSNIFF = {"X-Content-Type-Options": "nosniff"}
 _BODIES = 16  # of the largest size: so many bytes of requests are held at a time
 _SOON = {"Retry-After": "1"}  # s
 
@@ -39,6 +43,14 @@ class Rules(NamedTuple):
 
     max_bytes: int = 32_000_000
     timeout_s: float = 30.0
+
+
+class Asked(NamedTuple):
+    """The query of a request. topk: classes. explained: whether there shall be heat. similar: pictures of the index."""
+
+    topk: int
+    explained: bool
+    similar: int
 
 
 class Meters(NamedTuple):
@@ -51,21 +63,30 @@ class Meters(NamedTuple):
     seconds: Histogram
 
 
-def make_app(trained: Trained, limits: batching.Limits = batching.USUAL, rules: Rules | None = None) -> ASGIApp:
+def make_app(trained: Trained, limits: batching.Limits = batching.USUAL, rules: Rules | None = None,
+             index: index_lib.Index | None = None) -> ASGIApp:
     """An application that answers with a network: POST /predict, GET /healthz, GET /metrics, and the page at GET /.
 
     The network is compiled here, for every size of batch.
+
+    index: in which similar pictures are found, and shown to whoever asks, at GET /similar/PLACE.
+
+    Raises:
+        UserError: another network made the index.
     """
+    if index:
+        index_lib.check_network(index, trained)
     meters = _make_meters(limits.batch)
-    batcher = batching.Batcher(trained, limits, meters.batches.observe)
+    batcher = batching.Batcher(trained, limits, meters.batches.observe, features=bool(index))
     Gauge("imagenet_jax_queue_length", "Images accepted and not answered.",
           registry=meters.registry).set_function(lambda: batcher.waiting)
     page, policy = _page()
     health = {"status": "ok", "network": trained.config.model.name, "checkpoint": trained.source,
-              "weights": trained.which, "classes": len(trained.classes.ids), "no_explain": batcher.no_heat}
+              "weights": trained.which, "classes": len(trained.classes.ids), "no_explain": batcher.no_heat,
+              "index": len(index.names) if index else 0}
 
     async def show(request: Request) -> Response:
-        return HTMLResponse(page, headers={"Content-Security-Policy": policy, "X-Content-Type-Options": "nosniff"})
+        return HTMLResponse(page, headers=_NOSNIFF | {"Content-Security-Policy": policy})
 
     async def tell_health(request: Request) -> Response:
         return JSONResponse(health)
@@ -80,22 +101,24 @@ def make_app(trained: Trained, limits: batching.Limits = batching.USUAL, rules: 
         running.cancel()
         batcher.close()
 
-    endpoints = (show, tell_health, tell_metrics, _predict_with(trained.classes, batcher, rules or Rules(), meters))
+    endpoints = (show, tell_health, tell_metrics, _predict_with(
+        trained.classes, batcher, rules or Rules(), meters, similar.near_with(index) if index else None))
+    thumbnails = [Route(similar.PATH + "{place}", _thumbnail_with(index, batcher))] if index else []
     return _counted(meters.requests, Starlette(
-        routes=[Route(path, endpoint, methods=[method])
-                for (path, method), endpoint in zip(_PATHS.items(), endpoints, strict=True)],
+        routes=thumbnails + [Route(path, endpoint, methods=[method])
+                             for (path, method), endpoint in zip(_PATHS.items(), endpoints, strict=True)],
         exception_handlers={HTTPException: _refused, batching.FullError: _full, ClientDisconnect: _gone,
                             Exception: _failed}, lifespan=lifespan))
 
 
-def _predict_with(classes: Classes, batcher: batching.Batcher, rules: Rules,
-                  meters: Meters) -> Callable[[Request], Awaitable[Response]]:
+def _predict_with(classes: Classes, batcher: batching.Batcher, rules: Rules, meters: Meters,
+                  near: similar.Near | None) -> Endpoint:
     """The endpoint /predict."""
     budget = _make_budget(_BODIES * rules.max_bytes)
 
     async def predict(request: Request) -> Response:
         start = time.monotonic()
-        topk, explained = _asked(request, len(classes.ids), batcher.no_heat)
+        asked = _asked(request, len(classes.ids), batcher.no_heat, near)
         batcher.check_room()
         with budget() as take:
             async with _within(rules.timeout_s, HTTPException(
@@ -104,9 +127,12 @@ def _predict_with(classes: Classes, batcher: batching.Batcher, rules: Rules,
             async with _within(rules.timeout_s, HTTPException(
                     503, f"there was no answer within {rules.timeout_s:g} s; try again later", _SOON)):
                 found = await batcher.ask(pictures)
+                nearest = await near(found, asked.similar) if asked.similar else None
         for each in found:
             meters.images.labels(_outcome(each.picture)).inc()
-        rows = await batcher.in_threads(lambda: [_row(each, classes, topk, explained) for each in found])
+        rows = await batcher.in_threads(lambda: [_row(each, classes, asked) for each in found])
+        if nearest:
+            rows = [row | ({"similar": hits} if hits else {}) for row, hits in zip(rows, nearest, strict=True)]
         meters.seconds.observe(time.monotonic() - start)
         if all(each.picture.fault for each in found):
             return JSONResponse({"error": found[0].picture.fault, "predictions": rows}, 400)
@@ -115,16 +141,41 @@ def _predict_with(classes: Classes, batcher: batching.Batcher, rules: Rules,
     return predict
 
 
-def _asked(request: Request, classes: int, no_heat: str) -> tuple[int, bool]:
-    """`topk` and `explain` of the query; raises HTTPException where they cannot be had."""
-    topk, explained = request.query_params.get("topk", str(_TOPK)), request.query_params.get("explain", "0")
-    if not (topk.isascii() and topk.isdigit() and len(topk) < 10 and int(topk)):
+def _thumbnail_with(index: index_lib.Index, batcher: batching.Batcher) -> Endpoint:
+    """The endpoint of thumbnails: of the pictures of an index, by their place in it, and of nothing else."""
+    pictures = index_lib.pictures(index)
+    pictures.load(0)  # in TFRecord files all records are found at the first, which is better now
+
+    async def show(request: Request) -> Response:
+        place = _whole(request.path_params["place"])
+        if place is None or place >= pictures.count:
+            raise HTTPException(404)
+        jpeg = await batcher.in_threads(similar.thumbnail, pictures, place)
+        return Response(jpeg, media_type="image/jpeg", headers=_NOSNIFF)
+
+    return show
+
+
+def _whole(word: str) -> int | None:
+    """The whole number that a word of somebody's is, if it is one, and no endless one."""
+    return int(word) if word.isascii() and word.isdigit() and len(word) < 10 else None
+
+
+def _asked(request: Request, classes: int, no_heat: str, near: similar.Near | None) -> Asked:
+    """The query; raises HTTPException where something cannot be had."""
+    topk, explained, count = (request.query_params.get(key, usual) for key, usual in (
+        ("topk", str(_TOPK)), ("explain", "0"), ("similar", "0")))
+    if not _whole(topk):
         raise HTTPException(400, f"topk={topk[:20]}: a whole number from 1 to {classes}, the classes there are")
     if explained not in ("0", "1"):
         raise HTTPException(400, f"explain={explained[:20]}: 1 for a picture of where the network looked, or 0")
     if explained == "1" and no_heat:
         raise HTTPException(400, f"explain=1: {no_heat}")
-    return min(int(topk), classes), explained == "1"
+    if _whole(count) is None or int(count) > _SIMILAR:
+        raise HTTPException(400, f"similar={count[:20]}: a whole number up to {_SIMILAR}, of pictures of the index")
+    if int(count) and not near:
+        raise HTTPException(400, f"similar={count}: there is no index to find pictures in; start with --index=DIR")
+    return Asked(min(int(topk), classes), explained == "1", int(count))
 
 
 async def _pictures(request: Request, max_bytes: int, max_files: int, take: Take) -> list[Picture]:
@@ -175,13 +226,14 @@ async def _files(request: Request, body: bytes, boundary: bytes, max_files: int)
         await form.close()
 
 
-def _row(prediction: Prediction, classes: Classes, topk: int, explained: bool) -> dict[str, Any]:
+def _row(prediction: Prediction, classes: Classes, asked: Asked) -> dict[str, Any]:
     """What is answered of a picture."""
     if prediction.picture.fault:
         return writing.said(prediction, classes)
-    best = prediction._replace(labels=prediction.labels[:topk], probabilities=prediction.probabilities[:topk])
+    best = prediction._replace(labels=prediction.labels[: asked.topk],
+                               probabilities=prediction.probabilities[: asked.topk])
     row = writing.said(best, classes)
-    if explained:
+    if asked.explained:
         png = io.BytesIO()
         explain.overlay(prediction.crop, prediction.heat).save(png, "PNG")
         row["explained"] = f"data:image/png;base64,{base64.b64encode(png.getvalue()).decode()}"
@@ -241,11 +293,12 @@ def _counted(requests: Counter, app: ASGIApp) -> ASGIApp:
     """The application, its answers counted."""
 
     async def counted(scope: Scope, receive: Receive, send: Send) -> None:
-        path = scope.get("path")
+        path = scope.get("path", "")
+        path = similar.PATH if path.startswith(similar.PATH) else path if path in _PATHS else "other"
 
         async def told(message: Message) -> None:
             if message["type"] == "http.response.start":
-                requests.labels(path if path in _PATHS else "other", message["status"]).inc()
+                requests.labels(path, message["status"]).inc()
             await send(message)
 
         await app(scope, receive, told)

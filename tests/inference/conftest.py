@@ -1,16 +1,20 @@
-"""A file of weights of a small network, and pictures that `prepare` keeps, mends and refuses."""
+"""A file of weights of a small network, servers of it, and pictures that `prepare` keeps, mends and refuses."""
 
+import contextlib
 import io
 
 import jax
 import numpy as np
 import pytest
 from PIL import Image
+from served import Served
 from small_data import draw
 from small_net import SmallNet
 
 from imagenet_jax import models
+from imagenet_jax.inference import batching, serving
 from imagenet_jax.models import weights
+from imagenet_jax.training import evaluating
 
 CLASSES = '[["n0", "n1", "n2", "n3"], ["one, first", "two", "", "four"]]'
 
@@ -35,6 +39,17 @@ def weigh(network, tmp_path):
         return path
 
     return write
+
+
+@pytest.fixture
+def serve(weigh):
+    """Starts servers of the small network."""
+    with contextlib.ExitStack() as stack:
+        def start(limits=batching.USUAL, rules=None, index=None):
+            served = Served(serving.make_app(evaluating.open_trained(weigh()), limits, rules, index))
+            stack.callback(served.stop)
+            return served
+        yield start
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ KINDS = ["features", "pixels"]
 
 
 def make_index(directory, path, names=(), split_dir=""):
-    trained, classes = evaluating.open_trained(path), None
+    trained, classes, source = evaluating.open_trained(path), None, index_lib.source_of(split_dir, "validation")
     if split_dir:
         dataset = dataset_lib.open_dataset(split_dir)
         images = images_lib.of_split(dataset_lib.open_split(dataset, "validation"))
@@ -29,7 +29,8 @@ def make_index(directory, path, names=(), split_dir=""):
     else:
         images, _ = images_lib.pointed_at(list(map(str, names)))
     network = index_lib.network_of(trained, path)
-    made = index_lib.write(str(directory), predict.predict(trained, images, ASKED), network, classes)
+    made = index_lib.write(str(directory), predict.predict(trained, images, ASKED), network, source,
+                           classes)
     return made, index_lib.open_index(str(directory))
 
 
@@ -118,7 +119,7 @@ def test_half_an_index_is_none(weigh, photos, tmp_path):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        index_lib.write(str(directory), interrupted(), index_lib.network_of(trained, path), None)
+        index_lib.write(str(directory), interrupted(), index_lib.network_of(trained, path), {})
     assert not [name for name in os.listdir(tmp_path) if name.startswith("index")]
     with pytest.raises(UserError, match="there is no index at .* make it with"):
         index_lib.open_index(str(directory))

@@ -64,12 +64,12 @@ def keep_start(workdir: str, judged: Mapping[str, exact.Predictions]) -> None:
 
 
 def gained_and_lost(workdir: str, judged: Mapping[str, exact.Predictions]) -> list[str]:
-    """What the run has gained and lost on each part since its start, in words; nothing where that was not kept."""
+    """Of each part what the run has gained or lost since its start, in words; nothing where none was kept for it."""
     if not os.path.exists(_start(workdir)):
         return []
     with np.load(_start(workdir)) as start:
         return [_change(split, start[split], _right(predictions)) for split, predictions in judged.items()
-                if split in start]
+                if split in start and len(start[split]) == len(predictions.label)]
 
 
 def _change(split: str, before: np.ndarray, after: np.ndarray) -> str:

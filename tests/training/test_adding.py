@@ -127,4 +127,6 @@ def test_no_clear_change_is_called_so(tmp_path):
     told = adding.gained_and_lost(str(tmp_path), {"added": right(60), "val": right(97), "holdout": right(5)})
     assert told[0].startswith("added: gained, +20.00 points of top-1 (+14.50 to +25.50, p = 1.8e-12 by McNemar's")
     assert told[1].startswith("val: no clear change, -1.50 points") and len(told) == 2
+    other = Predictions(*(value[:150] for value in right(50)))
+    assert adding.gained_and_lost(str(tmp_path), {"val": other}) == []
     assert adding.gained_and_lost(str(tmp_path), {"val": right(60)})[0].startswith("val: lost, -20.00")

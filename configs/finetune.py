@@ -10,6 +10,10 @@ minutes, train the head alone, which leaves what the network knows as it is:
 
     ... --config.freeze="('!^head/',)"
 
+Later, when there are more photographs (NEW, prepared alike), a quarter of every batch of them and the rest of the old:
+
+    ... --workdir=runs/more --config.init_from=runs/photos --config.duration="5 epochs" --config.dataset.add_dir=NEW
+
 Another network: --config.model.name=NAME --config.init_from=FILE, a .safetensors or .pth file of torchvision's or
 timm's.
 """

@@ -33,11 +33,14 @@ class Joined(NamedTuple):
     how: str
 
 
-def join(ours: Classes, theirs: Classes) -> Joined:
+def join(ours: Classes, theirs: Classes, remedy: str = "Finetune it on this dataset (init_from)") -> Joined:
     """Where each class of a dataset is among the classes of a model.
 
     A class is found by its id, else by what it or its id is called: upper and lower case are alike, and so are spaces,
     hyphens and underscores. Classes that are all called by whole numbers, none of which the model knows, are labels.
+
+    Args:
+        remedy: what to do about classes that the model has not.
 
     Raises:
         UserError: classes that the model has not, has more than one of that name, or that are one to it; lists them.
@@ -59,7 +62,7 @@ def join(ours: Classes, theirs: Classes) -> Joined:
                    for word, labels in zip(ours.ids, found, strict=True) if len(labels) > 1]
         hint = f"; more than one is called {_some(several)}: name the folder by its id" if several else ""
         raise UserError(f"the model has no class {_some(lost)} of the dataset; it has {len(theirs.ids)}: "
-                        f"{_some(theirs.ids)}{hint}. Finetune it on this dataset (init_from)")
+                        f"{_some(theirs.ids)}{hint}. {remedy}")
     columns = [label for (label,) in found]
     if len(set(columns)) < len(columns):
         same = [word for word, label in zip(ours.ids, columns, strict=True) if columns.count(label) > 1]

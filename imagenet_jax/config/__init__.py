@@ -41,6 +41,8 @@ def base() -> Config:
     config.dataset.fold = 0  # which of the round(1 / holdout) disjoint holdouts
     config.dataset.exclude = ""  # a manifest of `clean`: what it flags is not trained on; empty for none
     config.dataset.exclude_flags = ()  # only what it flags as one of these, such as 'leak'; () for every flag
+    config.dataset.add_dir = ""  # a second dataset to train on, all of whose classes the first one has; empty for none
+    config.dataset.add_share = 0.25  # of every global batch that is of it; an epoch stays one of the first dataset
     config.dataset.service = ""  # 'host:port' of a tf.data service that decodes for training; see input.service
 
     config.loader = Config()  # input.chunks.Workers

@@ -114,6 +114,8 @@ RULES = {
     "dataset.fold": _integer(0, 2**31),
     "dataset.exclude": _TEXT,
     "dataset.exclude_flags": _WORDS,
+    "dataset.add_dir": _TEXT,
+    "dataset.add_share": _real(0, 1, above=True, below=True),
     "dataset.service": _TEXT,
     "loader.threads": _integer(0, 1024),
     "loader.prefetch": _integer(0, 64),
@@ -218,6 +220,8 @@ def check(config: ConfigDict) -> None:
     if config.dataset.fold >= folds:
         raise UserError(f"config.dataset.fold={config.dataset.fold} makes no sense: it must be 0..{folds - 1} with "
                         f"dataset.holdout={config.dataset.holdout}")
+    if config.dataset.add_dir:
+        _check_added(config)
     check_view(config)
     largest = max([config.augment.size, *(px for _, px in config.augment.ramp)])
     if config.augment.crop == "scale_jitter" and config.augment.resize[0] < largest:
@@ -248,6 +252,16 @@ def check_view(config: ConfigDict) -> None:
     if view.library == "pil" and (not view.antialias or view.interpolation not in _PIL_FILTERS):
         raise UserError("config.view.library='pil' needs view.antialias=True and view.interpolation one of "
                         + ", ".join(_PIL_FILTERS))
+
+
+def _check_added(config: ConfigDict) -> None:
+    """Raises UserError if a global batch cannot be shared by two datasets as it is asked."""
+    count, share = config.global_batch * config.dataset.add_share, config.dataset.add_share
+    if abs(count - round(count)) > 1e-6 or not 0 < round(count) < config.global_batch:
+        raise UserError(f"config.dataset.add_share={share} makes no sense: of global_batch={config.global_batch} it is "
+                        f"{count:g} examples, and must be a whole number of them from 1 to {config.global_batch - 1}")
+    if config.dataset.service:
+        raise UserError("dataset.service decodes one dataset and not two: leave it out, or dataset.add_dir")
 
 
 def _check_rule(config: ConfigDict, key: str) -> None:

@@ -108,7 +108,7 @@ def _stages(part: loader.Part, augment: Mapping[str, Any], batch: int, workers: 
         return loader.train_batches(part, seed=0, start_step=0, global_batch=batch, augment=augment, workers=workers)
 
     def undecoded(part: loader.Part) -> Iterator[loader.Batch]:
-        plan = loader.train_plan(part.pool, seed=0, global_batch=batch, augment=plain, host_slice=loader.ONE_HOST)
+        plan = loader.train_plan(part, seed=0, global_batch=batch, augment=plain, host_slice=loader.ONE_HOST)
         transform = loader.train_transform(plain)._replace(view=_blank, write=_leave)
         return chunks.batches(part.records, itertools.count(), plan, transform, batch, workers)
 
@@ -134,7 +134,7 @@ def _stages(part: loader.Part, augment: Mapping[str, Any], batch: int, workers: 
 
 def _encoded(part: loader.Part, augment: Mapping[str, Any]) -> tf.data.Dataset:
     """The encoded images of a part, and their crops."""
-    plan = loader.train_plan(part.pool, seed=0, global_batch=len(part.pool), augment=augment,
+    plan = loader.train_plan(part, seed=0, global_batch=len(part.pool), augment=augment,
                              host_slice=loader.ONE_HOST)(0)
     encoded = [record[slice(*dataset.row(record).image)] for record in part.records.read(plan.index)]
     sizes = np.array([pixels.image_size(image) for image in encoded])

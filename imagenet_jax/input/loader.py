@@ -10,21 +10,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from imagenet_jax.dataset import Records
 from imagenet_jax.errors import UserError
-from imagenet_jax.input import chunks, crops, damage, order, pixels, policies
+from imagenet_jax.input import chunks, crops, damage, order, parts, pixels, policies
 from imagenet_jax.input.chunks import DEFAULT, Batch, Workers
+from imagenet_jax.input.parts import Part
 
 tf = pixels.tf
 _RESIZED = ("size", "interpolation", "antialias")  # keys of `augment` that `pixels` resizes by
-
-
-class Part(NamedTuple):
-    """Some examples of a split. pool: their indices int64 [n] in the split. origin: its directory and name."""
-
-    records: Records
-    pool: np.ndarray
-    origin: tuple[str, str] = ("", "")
 
 
 class Host(NamedTuple):
@@ -56,12 +48,14 @@ def train_batches(part: Part, *, seed: int, start_step: int, global_batch: int, 
         UserError: hosts that cannot share the batch; a shard that is lost.
     """
     batch = share(global_batch, host_slice)
-    plan = train_plan(part.pool, seed=seed, global_batch=global_batch, augment=augment, host_slice=host_slice)
+    plan = train_plan(part, seed=seed, global_batch=global_batch, augment=augment, host_slice=host_slice)
 
     def batches() -> Iterator[Batch]:
         for (first, size), (end, _) in itertools.pairwise([*sizes(augment, start_step), (sys.maxsize, 0)]):
             transform = train_transform({**augment, "size": size})
-            yield from chunks.batches(part.records, range(first, end), plan, transform, batch, workers)
+            for made in chunks.batches(parts.records(part), range(first, end), plan, transform, batch, workers):
+                parts.relabel(part, made["index"], made["label"])
+                yield made
 
     return batches()
 
@@ -84,17 +78,16 @@ def share(global_batch: int, host_slice: Host) -> int:
     return global_batch // host_slice.count
 
 
-def train_plan(pool: np.ndarray, *, seed: int, global_batch: int, augment: Mapping[str, Any],
+def train_plan(part: Part, *, seed: int, global_batch: int, augment: Mapping[str, Any],
                host_slice: Host) -> Callable[[int], chunks.Plan]:
     """What a host's slice of the batch of a step is made of."""
-    more, after = augmentation(augment).draws, damage.next_of(pool)
+    more, after = augmentation(augment).draws, damage.next_of(parts.pool(part))
 
     def plan(step: int) -> chunks.Plan:
         positions = order.host_positions(step, global_batch, *host_slice)
-        shown = order.repeated(positions, global_batch, augment["repeats"])
+        index = parts.shown(part, positions, seed=seed, global_batch=global_batch, repeats=augment["repeats"])
         drawn = functools.partial(order.draws, seed, int(positions[0]), len(positions))
-        return chunks.Plan(pool[order.stream(seed, len(pool), shown)], drawn(crops.DRAWS),
-                           drawn(more, purpose=1) if more else None, after)
+        return chunks.Plan(index, drawn(crops.DRAWS), drawn(more, purpose=1) if more else None, after)
 
     return plan
 
@@ -144,6 +137,7 @@ def eval_batches(part: Part, *, batch: int, view: Mapping[str, Any], host_slice:
 
     transform = eval_transform(view)
     for i, loaded in enumerate(chunks.batches(part.records, range(count), plan, transform, per_host, workers)):
+        parts.relabel(part, loaded["index"], loaded["label"])
         loaded["mask"] = (mine[i] < len(part.pool)).astype(np.float32)
         yield loaded
 

@@ -12,9 +12,10 @@ import numpy as np
 _DRAWS_KEY = 0xA06_0000_0000_0000  # and those after it; far from any epoch, which is what orders have in its place
 _PER_BLOCK = 8  # draws from one value of the Philox counter: 4 numbers of 64 bits
 _HOLDOUT_KEY = 0x1A6E  # one holdout for a dataset, whatever the seed of the run
+ADDED = 2**32  # on top of a seed, which is below: that of the stream of an added dataset
 
 
-@functools.lru_cache(maxsize=2)  # a batch touches one epoch, or two at its border
+@functools.lru_cache(maxsize=4)  # a batch touches one epoch of each stream, or two at its border
 def permutation(seed: int, epoch: int, n: int) -> np.ndarray:
     """A permutation int64 [n] of 0..n-1: the ranks of raw Philox draws, the same in every NumPy version."""
     draws = np.random.Philox(key=np.array([seed, epoch], np.uint64)).random_raw(n)
@@ -49,6 +50,20 @@ def repeated(positions: np.ndarray, global_batch: int, repeats: int) -> np.ndarr
     steps, places = np.divmod(positions, global_batch)
     different = -(-global_batch // repeats)
     return steps * different + places % different
+
+
+def parted(positions: np.ndarray, global_batch: int, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Where examples of a second dataset are shown, `count` in every global batch, and how far each dataset is there.
+
+    They are spread evenly over a batch: whatever shares it, devices or BatchNorm's groups, has both.
+
+    Returns:
+        Which positions show the second dataset, bool; the position of each in the stream of its own dataset, int64.
+    """
+    steps, places = np.divmod(positions, global_batch)
+    before = places * count // global_batch  # of the second, in the batch
+    second = (places + 1) * count // global_batch > before
+    return second, np.where(second, steps * count + before, steps * (global_batch - count) + places - before)
 
 
 def draws(seed: int, start: int, positions: int, count: int, purpose: int = 0) -> np.ndarray:

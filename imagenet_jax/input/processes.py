@@ -15,9 +15,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from imagenet_jax import dataset, runtime
+from imagenet_jax import runtime
 from imagenet_jax.errors import UserError
-from imagenet_jax.input import chunks, loader, width
+from imagenet_jax.input import chunks, loader, parts, width
 from imagenet_jax.input.chunks import Batch, Executor, Workers
 from imagenet_jax.input.loader import ONE_HOST, Host, Part
 
@@ -57,7 +57,7 @@ def train_batches(part: Part, *, processes: int, start_step: int, global_batch: 
               "workers": workers._replace(threads=threads, ram_gb=workers.ram_gb / processes)}
     started = collections.deque()
     with contextlib.ExitStack() as stack:
-        makers = [_start(slice(i * share, (i + 1) * share), 3 * largest**2, part._replace(records=None), asked | {
+        makers = [_start(slice(i * share, (i + 1) * share), 3 * largest**2, parts.closed(part), asked | {
             "host_slice": Host(host_slice.index * processes + i, host_slice.count * processes)})
                   for i in range(processes)]
         stack.callback(_stop, makers)
@@ -112,11 +112,9 @@ def _make(shared: Any, pipe: Connection, part: Part, asked: Mapping[str, Any]) -
     runtime.configure()
     runtime.follow_parent()
     places = np.frombuffer(shared, np.uint8).reshape(PLACES, -1)
-    directory, split = part.origin
     with contextlib.suppress(EOFError, OSError):  # the run is over
         try:
-            part = part._replace(records=dataset.open_split(dataset.open_dataset(directory), split))
-            with contextlib.closing(loader.train_batches(part, **asked)) as batches:
+            with contextlib.closing(loader.train_batches(parts.opened(part), **asked)) as batches:
                 for step, made in enumerate(batches, asked["start_step"]):
                     image = made.pop("image")
                     pipe.recv()

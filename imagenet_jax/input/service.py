@@ -220,7 +220,7 @@ def _register() -> None:
 def _make(spec: bytes, pool: np.ndarray, step: np.ndarray) -> tuple[np.ndarray, ...]:
     asked = json.loads(spec)
     records, augment = _records(asked.pop("directory"), asked.pop("split")), asked["augment"]
-    plan = loader.train_plan(pool, **asked)
+    plan = loader.train_plan(Part(records, pool), **asked)
     batch = loader.share(asked["global_batch"], loader.Host(*asked["host_slice"]))
     try:
         (_, size), *_ = loader.sizes(augment, int(step))

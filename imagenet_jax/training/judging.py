@@ -4,9 +4,10 @@ import os
 from collections.abc import Callable
 from typing import NamedTuple
 
+from imagenet_jax import hosts
 from imagenet_jax.classes import Classes
 from imagenet_jax.evaluation import exact, report
-from imagenet_jax.training import evaluating, reporting
+from imagenet_jax.training import adding, evaluating, reporting
 from imagenet_jax.training.run import Run
 from imagenet_jax.training.saving import Progress
 from imagenet_jax.training.state import TrainState, variables_of
@@ -21,8 +22,10 @@ class Judged(NamedTuple):
 
 
 def is_due(run: Run, step: int) -> bool:
-    """Whether the run is to be evaluated after so many steps."""
-    return step > 0 and (step % run.cadence.judge == 0 or step == run.total_steps)
+    """Whether the run is to be evaluated after so many steps; before the first if it is to tell what it gained."""
+    if step == 0:
+        return bool(run.train_part.added and run.config.init_from)
+    return step % run.cadence.judge == 0 or step == run.total_steps
 
 
 def judge_all(run: Run, evaluator: evaluating.Evaluator, state: TrainState, step: int, reporter: reporting.Reporter,
@@ -40,8 +43,14 @@ def judge_all(run: Run, evaluator: evaluating.Evaluator, state: TrainState, step
     return judged
 
 
-def tell(judged: dict[str, Judged], reporter: reporting.Reporter) -> None:
-    """Writes the metrics of all parts at once, so that an evaluation that was stopped leaves no half of them."""
+def tell(run: Run, judged: dict[str, Judged], reporter: reporting.Reporter) -> None:
+    """Writes the metrics of all parts at once, so that an evaluation that was stopped leaves no half of them.
+
+    Of the starting weights it keeps which examples they have right, too.
+    """
+    start = {split: found.predictions for split, found in judged.items() if found.step == 0}
+    if start and hosts.is_first():
+        adding.keep_start(run.workdir, start)
     for split, found in judged.items():
         values = exact.metrics(found.predictions)
         reporter.scores(found.step, split, {key: values[key] for key in ("top1", "top5", "loss")})
@@ -50,7 +59,7 @@ def tell(judged: dict[str, Judged], reporter: reporting.Reporter) -> None:
 def conclude(run: Run, progress: Progress, judged: dict[str, Judged], step: int) -> Progress:
     """What an evaluation means for the run: it may be the best on the holdout, or one too many that is not."""
     progress = progress._replace(evaluated=step)
-    if "holdout" not in judged:
+    if "holdout" not in judged or step == 0:
         return progress
     top1 = exact.metrics(judged["holdout"].predictions)["top1"]
     if top1 > progress.best_top1:

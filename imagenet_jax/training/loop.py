@@ -18,6 +18,7 @@ from imagenet_jax.evaluation import exact
 from imagenet_jax.hosts import watchdog
 from imagenet_jax.input import loader, processes, service
 from imagenet_jax.training import (
+    adding,
     damaged,
     evaluating,
     judging,
@@ -71,13 +72,15 @@ def train(config: config_lib.Config, workdir: str, *, extend: bool = False,
         if progress.best_step:
             notes.append(f"Best holdout top-1 {progress.best_top1:.2%} at step {progress.best_step}: "
                          f"{workdir}/best/{progress.best_step}.")
-        results = {split: exact.metrics(found.predictions) for split, found in judged.items()}
+        predictions = {split: found.predictions for split, found in judged.items()}
+        results = {split: exact.metrics(found) for split, found in predictions.items()}
         if hosts.is_first():
             judging.write_evaluation(run, judged)
+            changes = adding.gained_and_lost(workdir, predictions)
             path = run_report.write_report(workdir, results=results, summary=reporter.summary(),
-                                           notes=[*notes, *damaged.note(progress.damaged),
+                                           notes=[*notes, *changes, *damaged.note(progress.damaged),
                                                   *filter(None, [progress.finished])])
-            reporter.say(f"done: {path}")
+            reporter.say("\n".join([*changes, f"done: {path}"]))
     return results
 
 
@@ -130,9 +133,9 @@ def fit(run: Run, state: TrainState, first: int, progress: Progress, reporter: r
                 except evaluating.StoppedError:
                     stop = True
                 else:
-                    judging.tell(judged, reporter)
+                    judging.tell(run, judged, reporter)
                     progress = judging.conclude(run, progress, judged, step)
-                    if progress.best_step == step:
+                    if progress.best_step == step > 0:
                         with reporter.timed("checkpoint"):
                             saver.save("best", state, step, progress)
             if save or stop or progress.finished:

@@ -90,11 +90,11 @@ class Reporter:
         *,
         total_steps: int,
         start_step: int,
-        evaluated: int = 0,
+        evaluated: int = -1,
         global_batch: int,
         seconds_between_lines: float = 20.0,
     ) -> None:
-        """Opens the writers of `workdir`; `start_step` is the step resumed from, `evaluated` the last judged, or 0.
+        """Opens the writers of `workdir`; `start_step` is the step resumed from, `evaluated` the last judged, or -1.
 
         `seconds_between_lines` is how often, at most, a log file gets a line of progress.
         """

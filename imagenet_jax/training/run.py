@@ -13,8 +13,8 @@ from imagenet_jax import dataset as dataset_lib
 from imagenet_jax.cleaning import manifest
 from imagenet_jax.dataset import cache
 from imagenet_jax.errors import UserError
-from imagenet_jax.input import loader, order
-from imagenet_jax.training import optimizer, parallel, schedule
+from imagenet_jax.input import loader, order, parts
+from imagenet_jax.training import adding, optimizer, parallel, schedule
 from imagenet_jax.training.recipe import augment, plan, scaling, step_options
 from imagenet_jax.training.state import TrainState, init_variables
 from imagenet_jax.training.step import StepOptions
@@ -41,7 +41,7 @@ class Run(NamedTuple):
     workdir: str
     dataset: dataset_lib.Dataset
     train_part: loader.Part
-    judged: dict[str, loader.Part]  # 'holdout' and 'val', where there are such
+    judged: dict[str, loader.Part]  # 'holdout', 'val' and 'added', where there are such
     layout: parallel.Layout
     micro_batches: int
     total_steps: int
@@ -60,15 +60,16 @@ def build(config: config_lib.Config, workdir: str) -> Run:
     """
     dataset = dataset_lib.open_dataset(config_lib.dataset_dir(config.dataset.dir))
     train_part, judged, notes = open_parts(config, dataset)
-    total, learning_rate = plan(config, len(train_part.pool))
+    examples = parts.epoch(train_part, config.global_batch)
+    total, learning_rate = plan(config, examples)
     options = step_options(config, len(dataset.classes), learning_rate)
     layout = parallel.make_layout(config.parallel)
     micro = parallel.micro_batches(layout, config.global_batch, config.max_per_device_batch,
                                    getattr(options.model, "bn_group", None))
-    section = sized(config, options, len(train_part.pool))
+    section = sized(config, options, examples)
     notes = (*notes, *filter(None, [scaling(config)]))
     return Run(config, workdir, dataset, train_part, judged, layout, micro, total,
-               cadence(config, len(train_part.pool), total), learning_rate, options, section, notes)
+               cadence(config, examples, total), learning_rate, options, section, notes)
 
 
 def sized(config: config_lib.Config, options: StepOptions, examples: int) -> dict[str, Any]:
@@ -106,7 +107,10 @@ def open_parts(config: config_lib.Config, dataset: dataset_lib.Dataset
     if split:
         eval_records = dataset_lib.open_split(dataset, split)
         judged["val"] = loader.Part(eval_records, np.arange(len(eval_records)))
-    return loader.Part(records, pool, (directory, config.dataset.train_split)), judged, notes
+    part = loader.Part(records, pool, (directory, config.dataset.train_split))
+    if second := adding.open_added(config, dataset):
+        part, judged, notes = part._replace(added=second.added), judged | second.judged, (*notes, *second.notes)
+    return part, judged, notes
 
 
 def without_flagged(config: config_lib.Config, dataset: dataset_lib.Dataset,
@@ -139,7 +143,9 @@ def identity(run: Run) -> dict[str, Any]:
     same = {"name": run.dataset.name, "train_examples": len(run.train_part.records),
             "classes": len(run.dataset.classes)}
     pool = zlib.crc32(run.train_part.pool.tobytes())  # the path of a manifest may stay while its flags change
-    return same | ({"pool": pool} if run.config.dataset.exclude else {})
+    added = run.train_part.added
+    return (same | ({"pool": pool} if run.config.dataset.exclude else {})
+            | ({"added_examples": len(added.part.records)} if added else {}))
 
 
 def describe(run: Run, state: TrainState) -> str:
@@ -156,7 +162,16 @@ def describe(run: Run, state: TrainState) -> str:
     return (f"{config.model.name}: {count:,} parameters, {config.model.dtype} compute{held}, weight decay on "
             f"{len(decaying)} of {len(trainable)} trained arrays\n"
             f"{run.dataset.name}: {len(run.train_part.pool):,} training examples of {len(run.dataset.classes)} "
-            f"classes, {splits}\n"
+            f"classes, {splits}\n{_added(run)}"
             f"{run.total_steps:,} steps of {config.global_batch}: {len(devices)} x {devices[0].device_kind} under "
             f"{config.parallel}, {share} examples each{accumulated}"
             + (f"\nimages of {config.augment.size} px{ramp}" if ramp else ""))
+
+
+def _added(run: Run) -> str:
+    """How a second dataset is trained on, a line; nothing where there is none."""
+    if not run.train_part.added:
+        return ""
+    (part, count), batch = run.train_part.added, run.config.global_batch
+    return (f"added from {part.origin[0]}: {len(part.pool):,} training examples, {count} of every {batch}: "
+            f"{run.total_steps * count / len(part.pool):.1f} epochs of them\n")

@@ -17,14 +17,14 @@ PyTree = Any
 class Progress(NamedTuple):
     """How far a run has come, besides its TrainState: every checkpoint has it, so that an interruption changes nothing.
 
-    best_top1, best_step: of the holdout, and after which step. evaluated: the last step whose evaluation is done.
-    finished: why the run ended before its last step, '' if it did not. damaged: how many examples shown were. sums:
-    (sum, count) by name of the training metrics that no line of metrics.jsonl has told yet.
+    best_top1, best_step: of the holdout, and after which step. evaluated: the last step whose evaluation is done, -1
+    for none. finished: why the run ended before its last step, '' if it did not. damaged: how many examples shown were.
+    sums: (sum, count) by name of the training metrics that no line of metrics.jsonl has told yet.
     """
 
     best_top1: float = -1.0
     best_step: int = 0
-    evaluated: int = 0
+    evaluated: int = -1
     finished: str = ""
     damaged: int = 0
     sums: Mapping[str, tuple[float, float]] = {}

@@ -13,6 +13,7 @@ from imagenet_jax import checkpoint, hosts, trees
 from imagenet_jax import config as config_lib
 from imagenet_jax.classes import Classes
 from imagenet_jax.errors import UserError
+from imagenet_jax.input import parts
 from imagenet_jax.training import schedule
 from imagenet_jax.training.recipe import plan
 from imagenet_jax.training.run import Run, identity
@@ -106,7 +107,7 @@ def _extension(run: Run, meta: dict[str, Any]) -> str:
     if step >= run.total_steps:
         raise UserError(f"--extend: {run.workdir} has done {step:,} steps already, and duration="
                         f"{run.config.duration!r} is {run.total_steps:,}")
-    total, rate = plan(before, len(run.train_part.pool))
+    total, rate = plan(before, parts.epoch(run.train_part, run.config.global_batch))
     last, following = schedule.value(rate, max(step - 1, 0)), schedule.value(run.learning_rate, step)
     return (f"Extended at step {step:,} from {before.duration} ({total:,} steps) to {run.config.duration} "
             f"({run.total_steps:,} steps). From here the learning rate is that of the new schedule "

@@ -12,6 +12,7 @@ from test_loop import assert_identical, state_at
 
 from imagenet_jax import checkpoint
 from imagenet_jax.errors import UserError
+from imagenet_jax.input.parts import Part
 from imagenet_jax.training import evaluating, loop, reporting, starting
 
 pytestmark = pytest.mark.usefixtures("without_pictures")
@@ -181,7 +182,7 @@ def test_an_extended_run_is_one_that_was_longer_from_the_start(small_config, tmp
 def test_a_run_older_than_some_keys_can_be_extended(small_config):
     saved = json.loads(small_config.to_json())
     del saved["stretch"], saved["augment"]["ramp"]
-    run = types.SimpleNamespace(config=small_config, total_steps=12, train_part=types.SimpleNamespace(pool=range(60)),
+    run = types.SimpleNamespace(config=small_config, total_steps=12, train_part=Part(None, range(60)),
                                 learning_rate=lambda step: 0.1, workdir="run")
     assert "from 6 steps (6 steps) to" in starting._extension(run, {"step": 6, "config": saved})
 

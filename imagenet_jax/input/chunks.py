@@ -25,8 +25,8 @@ Batch = dict[str, np.ndarray]
 Executor, Future = concurrent.futures.ThreadPoolExecutor, concurrent.futures.Future
 CHUNKS = (16, 64)  # examples, least and most; what Python does for a chunk takes it 0.3 ms, whatever the number
 CHUNK_BYTES = 8_000_000  # of pixels at most, where the bounds allow it
-READS = 16  # chunks read at a time at least: a disk or a bucket is waited for, not the processor; of a store that
-            # takes 1 ms a record they get up to 16,000 records a second
+READS = 32  # chunks read at a time at least: a disk or a bucket is waited for, not the processor; of a store that
+            # takes 1 ms a record they get up to 32,000 records a second
 AHEAD = 2  # batches in the making at least, while one is used
 
 

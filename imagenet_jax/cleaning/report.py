@@ -24,11 +24,11 @@ def write(out: str, dataset: Dataset, records: Mapping[str, Records], found: Map
         found: as `clean.find` gives it. names: file name and label of every flagged row. header: the manifest's.
     """
     os.makedirs(os.path.join(out, "pictures"), exist_ok=True)
-    lines = [f"# Cleaning {dataset.name}", "",
+    lines = [f"# Cleaning {markdown.plain(dataset.name)}", "",
              "Nothing was deleted or altered. Look at the pictures, then leave out of training what should be:", "",
              f"    --config.dataset.exclude={os.path.join(out, 'manifest.jsonl')}",
              "    --config.dataset.exclude_flags=\"('exact_duplicate', 'leak')\"    # or () for every flag", "",
-             *_table(dataset, found, header)]
+             _table(dataset, found, header), ""]
     if "label_error" not in found:
         lines += ["Label errors were not looked for: they need out-of-fold probabilities (--probabilities)."]
     for flag, each in found.items():
@@ -40,7 +40,7 @@ def write(out: str, dataset: Dataset, records: Mapping[str, Records], found: Map
             lines += ["", "None."]
             continue
         if flag == "label_error":
-            lines += ["", *_confusions(dataset, each, names, header)]
+            lines += ["", _confusions(dataset, each, names, header)]
         worst = np.argsort(-each.severity, kind="stable")[:_MOST]
         _draw(path, [_cell(dataset, records, flag, each, i) for i in worst])
         lines += ["", f"The {len(worst)} clearest of {len(each.rows):,}:", "", f"![{flag}](pictures/{flag}.png)"]
@@ -49,14 +49,12 @@ def write(out: str, dataset: Dataset, records: Mapping[str, Records], found: Map
     return path
 
 
-def _table(dataset: Dataset, found: Mapping[str, flags.Found], header: Mapping[str, Any]) -> list[str]:
-    lines = ["| flag | " + " | ".join(f"{split} of {n:,}" for split, n in dataset.splits.items()) + " |",
-             "|---|" + "---:|" * len(dataset.splits)]
+def _table(dataset: Dataset, found: Mapping[str, flags.Found], header: Mapping[str, Any]) -> str:
+    rows = []
     for flag in found:
         counts = header["counts"][flag]
-        cells = [f"{counts[split]:,} ({counts[split] / n:.2%})" for split, n in dataset.splits.items()]
-        lines.append(f"| {flag} | " + " | ".join(cells) + " |")
-    return [*lines, ""]
+        rows.append((flag, *(f"{counts[split]:,} ({counts[split] / n:.2%})" for split, n in dataset.splits.items())))
+    return markdown.table(("flag", *(f"{split} of {n:,}" for split, n in dataset.splits.items())), rows)
 
 
 def _meaning(flag: str) -> str:
@@ -65,17 +63,16 @@ def _meaning(flag: str) -> str:
 
 
 def _confusions(dataset: Dataset, each: flags.Found, names: Mapping[int, tuple[str, int]],
-                header: Mapping[str, Any]) -> list[str]:
+                header: Mapping[str, Any]) -> str:
     """The pairs of classes that most suspects lie between."""
     given = [names[row][1] for row in each.rows.tolist()]
     suggested = [value["suggested"] for value in each.values]
     pairs, counts = np.unique(np.array([given, suggested]), axis=1, return_counts=True)
     order = np.argsort(-counts, kind="stable")[:10]
-    rows = [f"| {_class(dataset, pairs[0, i])} | {_class(dataset, pairs[1, i])} | {counts[i]} |" for i in order]
-    return [f"{len(each.rows):,} suspects among {header['label_errors_among']:,} examples with out-of-fold "
+    rows = [(*(markdown.plain(_class(dataset, label)) for label in pairs[:, i]), f"{counts[i]:,}") for i in order]
+    return (f"{len(each.rows):,} suspects among {header['label_errors_among']:,} examples with out-of-fold "
             f"probabilities, which agree with {header['agreement']:.1%} of the labels. The weaker the model, the more "
-            "of the suspects are its own mistakes.", "",
-            "| label | suggested | examples |", "|---|---|---:|", *rows]
+            "of the suspects are its own mistakes.\n\n" + markdown.table(("label", "suggested", "examples"), rows, 2))
 
 
 def _cell(dataset: Dataset, records: Mapping[str, Records], flag: str, each: flags.Found,

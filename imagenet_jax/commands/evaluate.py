@@ -4,12 +4,9 @@ from typing import Any
 
 from absl import flags
 
-from imagenet_jax.commands import _hosts
+from imagenet_jax.commands import _hosts, _network
 
-WORKDIR = flags.DEFINE_string("workdir", None, "The run whose last checkpoint is evaluated.")
-CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Or a checkpoint: RUN/checkpoints/STEP, or RUN/best; or a file of "
-                                 "weights, .safetensors or .pth; or a network whose published weights are installed.")
-MODEL = flags.DEFINE_string("model", "", "The network that a file of weights is of, if it does not say so itself.")
+NETWORK = _network.define_flags("is evaluated")
 LIBRARY = flags.DEFINE_enum("library", "", ["", "tf", "pil"], "What crops the images: 'pil' gives torchvision's pixels "
                             "bit for bit; by default the run's, 'pil' for a file.")
 CROPS = flags.DEFINE_integer("crops", None, "How many of an image its probabilities are averaged over: 1, the centre; "
@@ -29,7 +26,6 @@ PROBABILITIES = flags.DEFINE_bool(
 BATCH = flags.DEFINE_integer("batch", 0, "Examples at a time over all devices; changes no metric.", lower_bound=0)
 OUT = flags.DEFINE_string("out", "", "Where the results go; by default RUN/evaluation.")
 HOSTS = _hosts.define_flags()
-flags.mark_flags_as_mutual_exclusive(["workdir", "checkpoint"], required=True)
 flags.mark_flags_as_mutual_exclusive(["resize", "scales"])
 
 
@@ -42,11 +38,11 @@ def main(argv: list[str]) -> None:
     from imagenet_jax import hosts
     from imagenet_jax.training import evaluating
 
+    path, model_name = NETWORK()
     with hosts.joined(**HOSTS()):
         results = evaluating.evaluate_checkpoint(
-            WORKDIR.value or CHECKPOINT.value, model_name=MODEL.value, dataset_dir=DATASET.value, split=SPLIT.value,
-            batch=BATCH.value, out=OUT.value, view=view, bn_examples=BN_EXAMPLES.value,
-            probabilities=PROBABILITIES.value)
+            path, model_name=model_name, dataset_dir=DATASET.value, split=SPLIT.value, batch=BATCH.value,
+            out=OUT.value, view=view, bn_examples=BN_EXAMPLES.value, probabilities=PROBABILITIES.value)
         if not hosts.is_first():
             return
     metrics, protocol = results["metrics"], results["protocol"]

@@ -4,15 +4,12 @@ import sys
 
 from absl import flags
 
-from imagenet_jax.commands import _pictures
+from imagenet_jax.commands import _network, _pictures
 from imagenet_jax.errors import UserError
 
 ARGUMENTS = "FILE ..."
 
-WORKDIR = flags.DEFINE_string("workdir", None, "The run whose last checkpoint is asked.")
-CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Or a checkpoint: RUN/checkpoints/STEP, or RUN/best; or a file of "
-                                 "weights, .safetensors or .pth; or a network whose published weights are installed.")
-MODEL = flags.DEFINE_string("model", "", "The network that a file of weights is of, if it does not say so itself.")
+NETWORK = _network.define_flags("is asked")
 DATASET = flags.DEFINE_string("dataset", "", "In the place of files: a prepared dataset.")
 SPLIT = flags.DEFINE_string("split", "validation", "Of that dataset.")
 CLASSES = flags.DEFINE_string("classes", "", "Only these of the network's classes count: a file as `prepare --classes` "
@@ -26,7 +23,6 @@ ANNOTATE = flags.DEFINE_string("annotate", "", "In the place of lines: a CSV of 
 EXPLAIN = flags.DEFINE_string("explain", "", "A folder for pictures of where the network looked: Grad-CAM of the best "
                               "class over the crop, called like the picture with .png behind.")
 BATCH = flags.DEFINE_integer("batch", 0, "Pictures at a time over all devices; changes no prediction.", lower_bound=0)
-flags.mark_flags_as_mutual_exclusive(["workdir", "checkpoint"], required=True)
 
 
 def main(argv: list[str]) -> None:
@@ -40,7 +36,7 @@ def main(argv: list[str]) -> None:
     from imagenet_jax.inference import explain, predict, writing
     from imagenet_jax.training import evaluating
 
-    trained = evaluating.open_trained(WORKDIR.value or CHECKPOINT.value, MODEL.value)
+    trained = evaluating.open_trained(*NETWORK())
     images = _pictures.named(argv[1:], DATASET.value, SPLIT.value)
     classes, columns = predict.counting(CLASSES.value, trained.classes)
     asked = predict.Asked(2 if ANNOTATE.value else TOPK.value, bool(FEATURES.value), bool(EXPLAIN.value),

@@ -11,16 +11,13 @@ from typing import Any
 
 from absl import flags
 
-from imagenet_jax.commands import _pictures
+from imagenet_jax.commands import _network, _pictures
 from imagenet_jax.errors import UserError
 
 ARGUMENTS = "[FILE ...]"
 
 INDEX = flags.DEFINE_string("index", None, "The folder of the index, to make or to search.", required=True)
-WORKDIR = flags.DEFINE_string("workdir", None, "For making one: the run whose last checkpoint makes the features.")
-CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Or a checkpoint: RUN/checkpoints/STEP, or RUN/best; or a file of "
-                                 "weights, .safetensors or .pth; or a network whose published weights are installed.")
-MODEL = flags.DEFINE_string("model", "", "The network that a file of weights is of, if it does not say so itself.")
+NETWORK = _network.define_flags("makes the features of an index", required=False)
 DATASET = flags.DEFINE_string("dataset", "", "In the place of files: a prepared dataset, whose labels are kept.")
 SPLIT = flags.DEFINE_string("split", "validation", "Of that dataset.")
 PIXELS = flags.DEFINE_bool("pixels", False, "Keep each picture as 32 x 32 px in the index, too: --precision then says "
@@ -32,7 +29,6 @@ QUERY_CLASS = flags.DEFINE_string("query_class", "", "Or a class of the index, b
 PRECISION = flags.DEFINE_bool("precision", False, "How many of the nearest others of each picture are of its class, by "
                               "class; DIR/precision.json has it, too.")
 TOPK = flags.DEFINE_integer("topk", 10, "How many pictures to find.", lower_bound=1)
-flags.mark_flags_as_mutual_exclusive(["workdir", "checkpoint"])
 
 
 def main(argv: list[str]) -> None:
@@ -71,16 +67,16 @@ def _make(names: list[str]) -> int:
     from imagenet_jax.training import evaluating
 
     index_lib.check_place(INDEX.value)
-    path, classes = WORKDIR.value or CHECKPOINT.value, None
+    (path, model_name), classes = NETWORK(), None
     if not path:
         raise UserError("which network makes the index? Give --checkpoint=C or --workdir=RUN")
-    trained, images = evaluating.open_trained(path, MODEL.value), _pictures.named(names, DATASET.value, SPLIT.value)
+    trained, images = evaluating.open_trained(path, model_name), _pictures.named(names, DATASET.value, SPLIT.value)
     if DATASET.value:
         described = dataset.open_dataset(DATASET.value)
         classes = Classes(described.classes, described.class_names)
     found = predict.predict(trained, images, predict.Asked(1, features=True, pixels=PIXELS.value))
     made = index_lib.write(INDEX.value, tqdm(found, total=images.count, unit=" images", disable=None),
-                           index_lib.network_of(trained, path, MODEL.value),
+                           index_lib.network_of(trained, path, model_name),
                            index_lib.source_of(DATASET.value, SPLIT.value), classes)
     print(f"{INDEX.value}: {made.count:,} pictures as {trained.config.model.name} sees them, {trained.which} of "
           f"{trained.source}", file=sys.stderr)
@@ -95,8 +91,9 @@ def _query(index: Any) -> int:
     from imagenet_jax.inference import predict, retrieval
     from imagenet_jax.training import evaluating
 
-    asked = WORKDIR.value or CHECKPOINT.value
-    path, model_name = (asked, MODEL.value) if asked else (index.network["path"], index.network["model"])
+    path, model_name = NETWORK()
+    if not path:
+        path, model_name = index.network["path"], index.network["model"]
     trained, images = evaluating.open_trained(path, model_name), _pictures.named([QUERY.value])
     index_lib.check_network(index, trained)
     found = list(predict.predict(trained, images, predict.Asked(1, features=True)))

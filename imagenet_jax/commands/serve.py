@@ -8,10 +8,9 @@ import os
 
 from absl import flags
 
-WORKDIR = flags.DEFINE_string("workdir", None, "The run whose last checkpoint is asked.")
-CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Or a checkpoint: RUN/checkpoints/STEP, or RUN/best; or a file of "
-                                 "weights, .safetensors or .pth; or a network whose published weights are installed.")
-MODEL = flags.DEFINE_string("model", "", "The network that a file of weights is of, if it does not say so itself.")
+from imagenet_jax.commands import _network
+
+NETWORK = _network.define_flags("is asked")
 INDEX = flags.DEFINE_string("index", "", "An index that `search` made with the same network: answers have pictures of "
                             "it, too, which everybody sees who can ask.")
 HOST = flags.DEFINE_string("host", "127.0.0.1", "The address to listen at; 0.0.0.0 for all of this machine.")
@@ -23,7 +22,6 @@ WAIT = flags.DEFINE_float("wait_ms", 5.0, "How long the first picture of a batch
 TIMEOUT = flags.DEFINE_float("timeout_s", 30.0, "How long a body may take to come (408), and then its answer (503).",
                              lower_bound=0.1)
 MEGABYTES = flags.DEFINE_float("max_megabytes", 32.0, "Of a request, at most; beyond it 413.", lower_bound=0.001)
-flags.mark_flags_as_mutual_exclusive(["workdir", "checkpoint"], required=True)
 
 
 def main(argv: list[str]) -> None:
@@ -38,7 +36,7 @@ def main(argv: list[str]) -> None:
 
     bound = listening.bind(HOST.value, PORT.value)
     index = index_lib.open_index(INDEX.value) if INDEX.value else None
-    trained = evaluating.open_trained(WORKDIR.value or CHECKPOINT.value, MODEL.value)
+    trained = evaluating.open_trained(*NETWORK())
     app = serving.make_app(trained, batching.Limits(BATCH.value, QUEUE.value, WAIT.value / 1000),
                            serving.Rules(round(MEGABYTES.value * 1e6), TIMEOUT.value), index)
     print(f"{trained.config.model.name}, {trained.which} of {trained.source}, answers at {listening.url(bound)}",

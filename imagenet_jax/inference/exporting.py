@@ -23,7 +23,6 @@ from imagenet_jax.inference import reading, to_onnx, to_onnx_int8, to_saved_mode
 from imagenet_jax.input import loader
 from imagenet_jax.training.evaluating import Trained
 
-FORMATS = {"stablehlo": to_stablehlo, "savedmodel": to_saved_model, "onnx": to_onnx, "onnx_int8": to_onnx_int8}
 CARD = "model.json"
 _DRAWN = 8
 _AT_ONCE = 16
@@ -31,8 +30,29 @@ _MOST = 200  # of those that were named
 _TOLERANCE = {True: 1e-4, False: 2e-2}  # of the range of logits: in float32, and where products are rounded to less
 
 
+class Form(NamedTuple):
+    """What a network can be written as.
+
+    file: its name in a folder. write: (program, path) -> what the card says. read: path -> images uint8 [B, S, S, 3] ->
+    logits. read_encoded: the same of encoded images, where it takes such. least_same: the share of images that must
+    keep their class, of a form that is rounded.
+    """
+
+    file: str
+    write: Callable[[program_lib.Program, str], dict[str, Any]]
+    read: Callable[[str], Callable[[np.ndarray], np.ndarray]]
+    read_encoded: Callable[[str], Callable[[Sequence[bytes]], np.ndarray]] | None = None
+    least_same: float = 0.0
+
+
+FORMS = {"stablehlo": Form("model.stablehlo", to_stablehlo.write, to_stablehlo.read),
+         "savedmodel": Form("saved_model", to_saved_model.write, to_saved_model.read, to_saved_model.read_encoded),
+         "onnx": Form("model.onnx", to_onnx.write, to_onnx.read),
+         "onnx_int8": Form("model.int8.onnx", to_onnx_int8.write, to_onnx.read, least_same=0.5)}
+
+
 class Examples(NamedTuple):
-    """What is compared on. image: uint8 [n, S, S, 3]. encoded: those that came as an image, by their row.
+    """What is compared on. image: uint8 [n, S, S, 3]. encoded: the images that some are of, by their row.
 
     calibration: others, for a form that is rounded.
     """
@@ -46,7 +66,7 @@ def export(trained: Trained, to: str, out: str, images: str = "") -> str:
     """Writes a network into the folder `out`, reads it back, and compares what both say of images.
 
     Args:
-        to: a key of FORMATS.
+        to: a key of FORMS.
         images: a folder, a tar or a pattern of images to compare on, up to 200, beside those that are drawn.
 
     Returns:
@@ -55,18 +75,17 @@ def export(trained: Trained, to: str, out: str, images: str = "") -> str:
     Raises:
         UserError: the network cannot be written so, or what was read back computes something else.
     """
-    form = FORMATS[to]
-    rounded = getattr(form, "LEAST_SAME", 0)
-    examples = _examples(trained, images, bool(rounded))
+    form = FORMS[to]
+    examples = _examples(trained, images, form)
     program = program_lib.of(trained, examples.calibration)
     expected = _by_parts(functools.partial(jax.jit(program.logits), program.variables), examples.image)
     exact = jax.default_backend() == "cpu" and trained.config.model.dtype != "bfloat16"
     with tempfile.TemporaryDirectory() as scratch:
-        path, kept = os.path.join(scratch, form.FILE), os.path.join(out, form.FILE)
+        path, kept = os.path.join(scratch, form.file), os.path.join(out, form.file)
         said = _write(form, program, path, trained.config.model.name)
         compared = {"read_back": _compared(expected, _by_parts(form.read(path), examples.image))}
-        _check(compared["read_back"], kept, _TOLERANCE[exact], rounded)
-        if examples.encoded and hasattr(form, "read_encoded"):
+        _check(compared["read_back"], kept, _TOLERANCE[exact], form.least_same)
+        if examples.encoded:
             found = _by_parts(form.read_encoded(path), [*examples.encoded.values()])
             compared["encoded"] = _compared(expected[[*examples.encoded]], found)
         os.makedirs(out, exist_ok=True)
@@ -92,14 +111,14 @@ def _check(compared: dict[str, Any], kept: str, tolerance: float, least_same: fl
                         "the file")
 
 
-def _write(form: Any, program: program_lib.Program, path: str, name: str) -> dict[str, Any]:
+def _write(form: Form, program: program_lib.Program, path: str, name: str) -> dict[str, Any]:
     try:
         return form.write(program, path)
     except UserError:
         raise
     except Exception as error:  # what an operation raises that has no lowering, or needs to know the batch
         reason = next(iter(str(error).splitlines()), "") or type(error).__name__
-        raise UserError(f"{name} cannot be exported as {form.FILE} for any batch: {reason}") from error
+        raise UserError(f"{name} cannot be exported as {form.file} for any batch: {reason}") from error
 
 
 def _take_place(path: str, kept: str) -> None:
@@ -113,11 +132,13 @@ def _megabytes(path: str) -> float:
     return sum(map(os.path.getsize, files)) / 1e6
 
 
-def _examples(trained: Trained, images: str, rounded: bool) -> Examples:
+def _examples(trained: Trained, images: str, form: Form) -> Examples:
     """Drawn images, from noise to nearly one colour, and the centre crops of those at `images`.
 
-    For a form that is rounded no drawn ones, and every second of the others is for calibration.
+    For a form that is rounded no drawn ones, and every second of the others is for calibration. Encoded are those that
+    need no mending, for a form that takes them.
     """
+    rounded = form.least_same > 0
     view, rng = trained.config.view, np.random.default_rng(0)
     scale = np.linspace(0, 1, _DRAWN)[:, None, None, None]
     noise = rng.uniform(0, 256, (_DRAWN, view.size, view.size, 3))
@@ -139,7 +160,7 @@ def _examples(trained: Trained, images: str, rounded: bool) -> Examples:
     kept, calibration = (sound[::2], sound[1::2]) if rounded else (sound, [])
     return Examples(np.concatenate([drawn, [image for _, image, _ in kept]]), {
         row: found.load(place).encoded for row, (place, _, picture) in enumerate(kept, len(drawn))
-        if not picture.mended}, np.array([image for _, image, _ in calibration]))
+        if form.read_encoded and not picture.mended}, np.array([image for _, image, _ in calibration]))
 
 
 def _by_parts(call: Callable[[Any], Any], images: Sequence[Any]) -> np.ndarray:

@@ -18,7 +18,6 @@ from imagenet_jax.errors import UserError
 from imagenet_jax.inference.program import Program
 from imagenet_jax.models import lowering
 
-FILE = "model.onnx"
 _NEEDED = "--to=onnx needs packages of its own: pip install -r requirements-onnx.txt"
 
 

@@ -14,12 +14,8 @@ import numpy as np
 from imagenet_jax.inference import to_onnx
 from imagenet_jax.inference.program import Program
 
-FILE = "model.int8.onnx"
-LEAST_SAME = 0.5  # of the images, that must keep their class, or it is not worth keeping
 _OPERATIONS = ["Conv", "Gemm", "MatMul"]  # with all others, too, an EfficientNet-Lite0 kept the class of one in four
 _AT_ONCE = 8
-
-read = to_onnx.read
 
 
 def write(program: Program, path: str) -> dict[str, Any]:

@@ -17,7 +17,6 @@ from imagenet_jax.inference.program import PLATFORMS, Program
 from imagenet_jax.input import loader, pixels
 
 tf = pixels.tf
-FILE = "saved_model"
 
 
 def write(program: Program, path: str) -> dict[str, Any]:

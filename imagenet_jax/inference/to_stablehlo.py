@@ -16,8 +16,6 @@ from jax import export
 
 from imagenet_jax.inference.program import PLATFORMS, Program
 
-FILE = "model.stablehlo"
-
 
 def write(program: Program, path: str) -> dict[str, Any]:
     """Writes a program with its weights for any number of images; returns what its card says of it."""

@@ -101,7 +101,8 @@ def batches(records: dataset.Records, steps: Iterable[int], plan: Callable[[int]
             before it have been yielded.
     """
     threads = workers.threads or cores()
-    ahead = max(AHEAD, -(-chunk_size(transform.shape) * max(READS, 2 * threads) // batch))
+    chunks_each = -(-batch // chunk_size(transform.shape))
+    ahead = max(AHEAD, -(-max(READS, 2 * threads) // chunks_each))
     if workers.ram_gb:
         ahead = max(1, min(ahead, int(workers.ram_gb * 1e9) // (batch * math.prod(transform.shape))))
     crew, queue = hire(threads), collections.deque()

@@ -45,8 +45,9 @@ def _report(source: Source, summaries: Mapping[str, Summary]) -> list[str]:
                      s.dropped_boxes, len(s.repaired), len(s.quarantined), len(s.shards), f"{s.bytes / 1e6:,.1f}"))
     head = ("split", "examples", "classes", "per class", "boxes", "boxes dropped", "repaired", "quarantined", "shards",
             "MB")
-    lines = [f"# {source.name}", "", f"From {printable(source.origin) or 'memory'}. Variant: {source.variant}.", ""]
-    lines += _table(head, rows)
+    origin = markdown.plain(printable(source.origin)) or "memory"
+    lines = [f"# {markdown.plain(source.name)}", "", f"From {origin}. Variant: {source.variant}.", ""]
+    lines.append(_table(head, rows, 1))
     lines += _balance(source, summaries)
     if counts := [f"{summary.unturned:,} of {split}" for split, summary in summaries.items() if summary.unturned]:
         lines += ["", f"EXIF says to turn some images to see them upright ({', '.join(counts)}); they are kept as "
@@ -59,11 +60,11 @@ def _report(source: Source, summaries: Mapping[str, Summary]) -> list[str]:
         found = [(split, *line[:2]) for split, summary in summaries.items() for line in getattr(summary, name)]
         lines += ["", f"## {name.capitalize()}: {len(found):,}", ""]
         lines += [_CORRUPT, "", "![the first of them](corrupt.jpg)", ""] if name == "corrupt" and found else []
-        lines += _table(("split", "file", "reason"), found) if found else ["None."]
+        lines.append(_table(("split", "file", "reason"), found, 3) if found else "None.")
     if source.left_out:
         count = sum(count for count, _ in source.left_out.values())
         lines += ["", f"## Left out: {count:,}", "", "Files that Pillow does not read, or images without a label.", ""]
-        lines += _table(("ending", "files", "for example"), left_out(source))
+        lines.append(_table(("ending", "files", "for example"), left_out(source), 1))
     return lines
 
 
@@ -87,7 +88,7 @@ def _balance(source: Source, summaries: Mapping[str, Summary]) -> list[str]:
 
 
 def _named(source: Source, label: int) -> str:
-    return " ".join(dict.fromkeys((source.classes[label], source.class_names[label])))
+    return markdown.plain(" ".join(dict.fromkeys((source.classes[label], source.class_names[label]))))
 
 
 def left_out(source: Source) -> list[tuple[str, int, str]]:
@@ -95,10 +96,10 @@ def left_out(source: Source) -> list[tuple[str, int, str]]:
     return sorted(((ending, *found) for ending, found in source.left_out.items()), key=lambda row: (-row[1], row))
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> list[str]:
-    cells = [[f"{cell:,}" if isinstance(cell, int) else str(cell).replace("|", "/") for cell in row] for row in rows]
-    lines = [list(head), ["---"] * len(head), *cells]
-    return ["| " + " | ".join(" ".join(cell.split()) for cell in line) + " |" for line in lines]
+def _table(head: Sequence[str], rows: Sequence[Sequence[object]], words: int) -> str:
+    """words: how many columns, from the left, are no numbers."""
+    cells = [[f"{cell:,}" if isinstance(cell, int) else markdown.plain(str(cell)) for cell in row] for row in rows]
+    return markdown.table(head, cells, words)
 
 
 def _draw_counts(path: Path, source: Source, summaries: Mapping[str, Summary]) -> None:

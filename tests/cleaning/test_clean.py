@@ -124,7 +124,7 @@ def test_the_report_shows_the_worst_of_every_flag(cleaned, known) -> None:
     pictures = Path(cleaned.report).parent / "pictures"
     assert {path.stem for path in pictures.iterdir()} == set(FLAGS)
     assert all(f"## {flag}\n" in text and f"![{flag}]" in text for flag in FLAGS)
-    assert f"| grey | {len(known[0]['grey'])} " in text
+    assert f"| grey | {len(known[0]['grey'])} " in " ".join(text.split())
 
 
 def test_beam_and_processes_give_the_same_manifest_and_measure_nothing_twice(place, known, monkeypatch) -> None:

@@ -1,37 +1,21 @@
 """`search` as it is typed: an index, lines and a table on stdout, words on stderr, and an exit code."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
-import jax
-import numpy as np
 import pytest
 from PIL import Image
 from small_data import make_dataset
+from typed import run, weigh
 
-from imagenet_jax import models
 from imagenet_jax.commands import check
-from imagenet_jax.models import weights
-
-ROOT = Path(__file__).parents[2]
-CLASSES = '[["a", "b", "c"], ["", "", ""]]'
-
-
-def run(*arguments: str) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, "-m", "imagenet_jax", "search", *arguments], cwd=ROOT, capture_output=True,
-                          text=True)
 
 
 def test_an_index_is_made_and_searched(tmp_path: Path) -> None:
-    variables = jax.jit(models.make("squeezenet1_1", 3).init)(jax.random.key(0), np.zeros((1, 64, 64, 3)))
-    file = str(tmp_path / "drawn.safetensors")
-    weights.write(file, weights.to_torch("squeezenet1_1", jax.device_get(variables["params"]), {}),
-                  model="squeezenet1_1", classes=CLASSES, view='{"size": 64, "resize": 64}')
+    file = weigh(tmp_path)
     (tmp_path / "broken.jpg").write_text("broken")
     Image.new("RGB", (80, 70), "red").save(tmp_path / "red.png")
-    done = run(f"--checkpoint={file}", f"--dataset={make_dataset(tmp_path / 'data', 2, 12, 2)}",
+    done = run("search", f"--checkpoint={file}", f"--dataset={make_dataset(tmp_path / 'data', 2, 12, 2)}",
                f"--index={tmp_path}/index", "--pixels", "--precision", "--query_class=n00000001",
                f"--query={tmp_path}/[br]*g", "--topk=4")
     of_class, broken, red = map(json.loads, done.stdout.splitlines()[:3])
@@ -50,5 +34,5 @@ def test_an_index_is_made_and_searched(tmp_path: Path) -> None:
 @pytest.mark.parametrize("arguments, words", [
     ([], "search what?"), (["--query=x.jpg"], "there is no index at"), (["x.jpg", "--dataset=x"], "give one of them")])
 def test_a_mistake_is_one_message(tmp_path: Path, arguments: list[str], words: str) -> None:
-    done = run(f"--index={tmp_path}/index", *arguments)
+    done = run("search", f"--index={tmp_path}/index", *arguments)
     assert done.returncode == 2 and words in done.stderr and "Traceback" not in done.stderr

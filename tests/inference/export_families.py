@@ -20,7 +20,7 @@ NAMES = ("alexnet_2012", "alexnet", "vgg11", "googlenet", "inception_v3", "resne
 
 
 def main(images: str, network: str, *forms: str) -> None:
-    """images: as `export --images`. network: its name, or all. forms: keys of `exporting.FORMATS`, by default all."""
+    """images: as `export --images`. network: its name, or all. forms: keys of `exporting.FORMS`, by default all."""
     runtime.configure()
     from imagenet_jax.classes import Classes
     from imagenet_jax.inference import exporting
@@ -35,7 +35,7 @@ def main(images: str, network: str, *forms: str) -> None:
         variables = jax.device_get(jax.jit(model.init)(jax.random.key(0), shape))
         words = tuple(map(str, range(100)))
         trained = Trained(variables, settings, Classes(words, words), "drawn", "weights", "drawn")
-        for form in forms or exporting.FORMATS:
+        for form in forms or exporting.FORMS:
             with tempfile.TemporaryDirectory() as out:
                 print(exporting.export(trained, form, os.path.join(out, form), images), flush=True)
 

@@ -72,7 +72,8 @@ def test_a_saved_model_takes_pixels_and_encoded_images(weigh, photos, tmp_path):
 
 def test_what_was_read_back_must_be_the_network(monkeypatch, weigh, tmp_path):
     read = to_stablehlo.read
-    monkeypatch.setattr(to_stablehlo, "read", lambda path: lambda images: read(path)(images) + 0.01)
+    form = exporting.FORMS["stablehlo"]._replace(read=lambda path: lambda images: read(path)(images) + 0.01)
+    monkeypatch.setitem(exporting.FORMS, "stablehlo", form)
     with pytest.raises(UserError, match="model.stablehlo was not written: read back, its logits differ by 0.01 "):
         exporting.export(evaluating.open_trained(weigh()), "stablehlo", str(tmp_path / "out"))
     assert not (tmp_path / "out").exists()
@@ -89,7 +90,7 @@ def test_eight_bits_are_calibrated_on_some_images_and_judged_by_others(weigh, ph
     trained = evaluating.open_trained(weigh())
     with pytest.raises(UserError, match="give --images"):
         exporting.export(trained, "onnx_int8", str(tmp_path / "out"))
-    examples = exporting._examples(trained, str(photos), True)
+    examples = exporting._examples(trained, str(photos), exporting.FORMS["onnx_int8"])
     assert len(examples.image) == len(examples.calibration) == 7
     alike = (examples.image[:, None] == examples.calibration[None]).all((2, 3, 4))
     assert not alike.any()

@@ -1,25 +1,22 @@
-"""What a train step would need and take on TPUs that nobody has paid for yet: it is compiled for them, never run.
+"""What a train step would need and take on devices that nobody has paid for yet: it is compiled, never run.
 
-libtpu has the compiler for every TPU, and needs none. The least time of a step follows from what the program moves and
+Compilers for TPUs and GPUs need none, see `described`. The least time of a step follows from what the program moves and
 computes, and from what a chip can do at most: real steps take longer.
 """
 
 import functools
-import importlib.util
 import re
 import time
-from importlib import metadata
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.experimental import topologies
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from imagenet_jax import config as config_lib
 from imagenet_jax.benchmarking import peaks, timing
-from imagenet_jax.errors import UserError
 from imagenet_jax.models import counting
 from imagenet_jax.models.layers import AXIS
 from imagenet_jax.training import hlo, parallel, recipe
@@ -76,13 +73,13 @@ class Program(NamedTuple):
 
     Attributes:
         hbm_bytes: that it moves through its memory, by `hlo.traffic`; the instructions that move most are `largest`.
-        accessed_bytes: by XLA's own count, in which is what stays on the chip.
+        accessed_bytes: by XLA's own count, in which is what stays on the chip; None where it has none, as of GPUs.
         collective_bytes: that it gives to each kind of collective.
         bound: the least time.
     """
 
     hbm_bytes: int
-    accessed_bytes: float
+    accessed_bytes: float | None
     largest: tuple[hlo.Traffic, ...]
     collective_bytes: dict[str, int]
     bound: Bound
@@ -117,34 +114,6 @@ class Compiled(NamedTuple):
         return least and self.steps * least / 3600
 
 
-def devices_of(topology: str) -> list[jax.Device]:
-    """The devices of a TPU slice as libtpu describes it, 'v5e:4x4' perhaps: chips, not the machine's own.
-
-    Raises:
-        UserError: libtpu is not installed, or knows no such topology.
-    """
-    if importlib.util.find_spec("libtpu") is None:
-        raise UserError("benchmark pod needs the compiler for TPUs, which needs no TPU: pip install "
-                        f"'libtpu=={libtpu_release()}' (or jax[tpu], which brings it)")
-    extra: dict[str, Any] = {}
-    if topology.startswith("v4:"):
-        extra["chip_config_name"] = "megacore"  # both cores are one device, as they are on Cloud TPU
-    if topology.endswith(":1x1"):
-        extra["chips_per_host_bounds"] = (1, 1, 1)
-    try:
-        return topologies.get_topology_desc(topology, "tpu", **extra).devices
-    except jax.errors.JaxRuntimeError as error:
-        said = str(error).removeprefix("INVALID_ARGUMENT: ").splitlines()[0]
-        raise UserError(f"--topology={topology}: libtpu does not know it; write a generation and its chips, such as "
-                        f"v3:4x4, v4:2x2x1, v5e:16x16, v5p:8x8x8, v6e:4x4 or tpu7x:2x2x1. It says: {said}") from error
-
-
-def libtpu_release() -> str:
-    """The libtpu that the installed JAX was made with, '0.0.42.*' perhaps."""
-    wanted = (re.match(r"libtpu==([\w.*]+)", line) for line in metadata.requires("jax") or ())
-    return next((found[1] for found in wanted if found), "*")
-
-
 def compile_for(config: config_lib.Config, devices: list[jax.Device], batch: int | None = None) -> Compiled:
     """Compiles the train step of a filled recipe for `devices`, each of which holds `batch` examples.
 
@@ -175,12 +144,18 @@ def compile_for(config: config_lib.Config, devices: list[jax.Device], batch: int
                     time.perf_counter() - start, plan, program)
 
 
+def largest(found: Iterable[Compiled]) -> int | None:
+    """Of the batches that were tried the largest that fits a device; None if none is known to."""
+    return max((each.batch for each in found if each.plan.fits), default=None)
+
+
 def read(compiled: Any, flop: float | None, chips: int, limits: Limits) -> Program:
     """What a compiled step does; arguments see `bound`."""
     computations, entry = hlo.parse(compiled.as_text())
     moved, collective = hlo.traffic(computations, entry), hlo.collectives(computations)
     hbm_bytes = sum(each.bytes for each in moved)
-    return Program(hbm_bytes, compiled.cost_analysis()["bytes accessed"], tuple(moved[:LARGEST]), collective,
+    accessed = (compiled.cost_analysis() or {}).get("bytes accessed")
+    return Program(hbm_bytes, accessed, tuple(moved[:LARGEST]), collective,
                    bound(hbm_bytes, flop, sum(collective.values()), chips, limits))
 
 

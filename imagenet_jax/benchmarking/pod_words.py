@@ -3,7 +3,7 @@
 from typing import Any
 
 from imagenet_jax import config as config_lib
-from imagenet_jax.benchmarking import peaks, timing
+from imagenet_jax.benchmarking import peaks, pod, timing
 from imagenet_jax.benchmarking.pod import Compiled, Plan, Program
 
 
@@ -14,10 +14,11 @@ def words(config: config_lib.Config, topology: str, compiled: Compiled) -> str:
     if program is None:
         return "\n".join([*lines, "There is no program whose time could be told: try a smaller --batch_per_device."])
     collective = ", ".join(f"{size / 1e6:,.1f} MB {kind}" for kind, size in program.collective_bytes.items())
+    accessed = program.accessed_bytes and (
+        f" (with what stays on the chip, XLA's 'bytes accessed', {program.accessed_bytes / batch / 1e6:,.0f})")
     return "\n".join([
         *lines,
-        f"{'HBM traffic':14}{program.hbm_bytes / batch / 1e6:,.0f} MB an image (with what stays on the chip, XLA's "
-        f"'bytes accessed', {program.accessed_bytes / batch / 1e6:,.0f})",
+        f"{'HBM traffic':14}{program.hbm_bytes / batch / 1e6:,.0f} MB an image{accessed or ''}",
         f"{'collectives':14}{collective or 'none'} a step, from each device",
         f"{'least time':14}{_bound(config, compiled)}", "",
         *_largest(program, batch), "",
@@ -77,15 +78,36 @@ def _conclusion(config: config_lib.Config, compiled: Compiled) -> str:
             "evaluation, checkpoints, input, start.")
 
 
-def figures(config: config_lib.Config, topology: str, compiled: Compiled) -> dict[str, Any]:
+def several(found: list[Compiled]) -> str:
+    """The batches that were tried beside each other, with what they take at least."""
+    lines = [f"{'a device':>9}{'global':>9}{'GiB':>8}{'MB an image':>13}{'ms a step':>11}{'img/s':>13}{'hours':>9}"]
+    for each in found:
+        row = f"{each.batch:9,}{each.batch * each.devices:9,}{each.plan.total:8.2f}"
+        if each.program is None:
+            row += "  does not fit"
+        else:
+            row += f"{each.program.hbm_bytes / each.batch / 1e6:13,.0f}"
+            if seconds := each.program.bound.seconds:
+                row += f"{1e3 * seconds:11,.2f}{each.batch * each.devices / seconds:13,.0f}{each.hours:9,.2f}"
+        lines.append(row)
+    if largest := pod.largest(found):
+        lines.append(f"The largest of these that fits is {largest:,} a device.")
+    return "\n".join(lines)
+
+
+def figures(config: config_lib.Config, topology: str, found: list[Compiled]) -> dict[str, Any]:
     """The same for JSON."""
+    return {"topology": topology, "versions": timing.versions(), "config": config.to_dict(),
+            "batches": [_figures(each) for each in found], "largest": pod.largest(found)}
+
+
+def _figures(compiled: Compiled) -> dict[str, Any]:
     program, hours = compiled.program, compiled.hours
     if program:
         least = program.bound
         program = program._asdict() | {
             "largest": [each._asdict() for each in program.largest],
             "bound": least._asdict() | {"seconds": least.seconds, "binds": least.binds}}
-    return {"topology": topology} | compiled._asdict() | {
+    return compiled._asdict() | {
         "plan": compiled.plan._asdict() | {"fits": compiled.plan.fits}, "program": program, "hours": hours,
-        "device_hours": hours and hours * compiled.devices, "versions": timing.versions(),
-        "config": config.to_dict()}
+        "device_hours": hours and hours * compiled.devices}

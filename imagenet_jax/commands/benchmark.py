@@ -20,9 +20,10 @@ SECONDS = flags.DEFINE_float("seconds", None, "How long each stage (3 by default
                              lower_bound=0.1)
 WANT = flags.DEFINE_float("want", 0.0, "input: images a second that are wanted; it says how many cores make them.",
                           lower_bound=0.0)
-TOPOLOGY = flags.DEFINE_string("topology", "", "pod: a TPU slice, GENERATION:CHIPS, such as v5e:4x4 or v5p:8x8x8.")
-BATCH_PER_DEVICE = flags.DEFINE_integer("batch_per_device", 0, "pod, scaling: examples that a device holds; by "
-                                        "default its share of the recipe's batch.", lower_bound=0)
+TOPOLOGY = flags.DEFINE_string("topology", "", "pod: a TPU slice, GENERATION:CHIPS, such as v5e:4x4 or v5p:8x8x8; or "
+                               "GPUs (a100-40, a100, h100, h200), h100:8, or several hosts with some each, h100:4x8.")
+BATCH_PER_DEVICE = flags.DEFINE_list("batch_per_device", [], "pod, scaling: examples that a device holds; by default "
+                                     "its share of the recipe's batch. pod: several to try, such as 128,256,512.")
 PROFILE = flags.DEFINE_string("profile", "", "step: a directory for a trace of the best batch, whose most expensive "
                               "operations are told.")
 DIR = flags.DEFINE_string("dir", ".", "checkpoint: a folder on the disk that is measured; nothing stays in it.")
@@ -42,8 +43,9 @@ def main(argv: list[str]) -> None:
     if topic is None or len(files) != (2 if topic is compare else 0):
         raise UserError(f"benchmark what? Write `python -m imagenet_jax benchmark {'`, `benchmark '.join(TOPICS)} "
                         "FIRST.json SECOND.json`")
-    if not all(batch.isdecimal() and int(batch) for batch in BATCHES.value):
-        raise UserError(f"--batches={','.join(BATCHES.value)}: write whole numbers above 0, such as 64,128,256")
+    for flag in (BATCHES, BATCH_PER_DEVICE):
+        if not all(batch.isdecimal() and int(batch) for batch in flag.value):
+            raise UserError(f"--{flag.name}={','.join(flag.value)}: write whole numbers above 0, such as 64,128,256")
     from imagenet_jax import runtime
 
     runtime.configure()
@@ -160,8 +162,10 @@ def measure_scaling() -> None:
 
     from imagenet_jax.benchmarking import scaling, timing
 
+    if len(BATCH_PER_DEVICE.value) > 1:
+        raise UserError("benchmark scaling: --batch_per_device is one number; only pod tries several")
     config = _recipe()
-    share = BATCH_PER_DEVICE.value or -(-config.global_batch // len(jax.devices()))
+    share = int(BATCH_PER_DEVICE.value[0]) if BATCH_PER_DEVICE.value else -(-config.global_batch // len(jax.devices()))
     rows = list(scaling.measure(config, share, seconds=SECONDS.value or 10))
     print(scaling.words(config, share, rows))
     _write(timing.setting(config) | {"topic": "scaling", "batch": share, "rows": [
@@ -179,18 +183,22 @@ def measure_checkpoint() -> None:
 
 
 def measure_pod() -> None:
-    """The train step, compiled for a slice of a TPU pod; nothing here may need TensorFlow, or a TPU."""
+    """The train step, compiled for devices that are not there; nothing here may need TensorFlow."""
     from imagenet_jax import runtime
 
     if not TOPOLOGY.value:
-        raise UserError("benchmark pod: for which TPUs? Write --topology=v5e:4x4, a generation and its chips")
+        raise UserError("benchmark pod: for which TPUs or GPUs? Write --topology=v5e:4x4 perhaps, or --topology=h100:8")
     runtime.compile_only()
-    from imagenet_jax.benchmarking import pod, pod_words
+    from imagenet_jax.benchmarking import described, pod, pod_words
 
-    config = _recipe()
-    compiled = pod.compile_for(config, pod.devices_of(TOPOLOGY.value), BATCH_PER_DEVICE.value or None)
-    print(pod_words.words(config, TOPOLOGY.value, compiled))
-    _write(pod_words.figures(config, TOPOLOGY.value, compiled))
+    config, found = _recipe(), []
+    devices = described.devices_of(TOPOLOGY.value)
+    for batch in map(int, BATCH_PER_DEVICE.value) if BATCH_PER_DEVICE.value else (None,):
+        found.append(pod.compile_for(config, devices, batch))
+        print(pod_words.words(config, TOPOLOGY.value, found[-1]), end="\n\n", flush=True)
+    if len(found) > 1:
+        print(pod_words.several(found))
+    _write(pod_words.figures(config, TOPOLOGY.value, found))
 
 
 def compare(first: str, second: str) -> None:

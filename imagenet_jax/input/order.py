@@ -6,6 +6,7 @@ of G, and host h of H the h-th equal slice of them.
 """
 
 import functools
+from concurrent import futures
 
 import numpy as np
 
@@ -15,9 +16,23 @@ _HOLDOUT_KEY = 0x1A6E  # one holdout for a dataset, whatever the seed of the run
 ADDED = 2**32  # on top of a seed, which is below: that of the stream of an added dataset
 
 
-@functools.lru_cache(maxsize=4)  # a batch touches one epoch of each stream, or two at its border
 def permutation(seed: int, epoch: int, n: int) -> np.ndarray:
     """A permutation int64 [n] of 0..n-1: the ranks of raw Philox draws, the same in every NumPy version."""
+    return _permutation(seed, epoch, n).result()
+
+
+@functools.lru_cache(maxsize=4)  # a batch touches one epoch of each stream, or two at its border
+def _permutation(seed: int, epoch: int, n: int) -> futures.Future[np.ndarray]:
+    """It is drawn by a thread, which takes seconds for tens of millions of examples."""
+    return _drawing().submit(_draw, seed, epoch, n)
+
+
+@functools.cache
+def _drawing() -> futures.Executor:
+    return futures.ThreadPoolExecutor(1, "order")
+
+
+def _draw(seed: int, epoch: int, n: int) -> np.ndarray:
     draws = np.random.Philox(key=np.array([seed, epoch], np.uint64)).random_raw(n)
     order = np.argsort(draws, kind="stable")
     order.flags.writeable = False  # shared by the cache
@@ -25,12 +40,17 @@ def permutation(seed: int, epoch: int, n: int) -> np.ndarray:
 
 
 def stream(seed: int, n: int, positions: np.ndarray) -> np.ndarray:
-    """Index int64 of each position, for a pool of n examples."""
+    """Index int64 of each position, for a pool of n examples.
+
+    Once half of an epoch is over the next one is drawn, so that nobody waits for it at the border.
+    """
     epochs, ranks = np.divmod(positions, n)
     out = np.empty(len(positions), np.int64)
     for epoch in np.unique(epochs):
         inside = epochs == epoch
         out[inside] = permutation(seed, int(epoch), n)[ranks[inside]]
+    if len(positions) and ranks[-1] >= n // 2:
+        _permutation(seed, int(epochs[-1]) + 1, n)
     return out
 
 

@@ -1,16 +1,13 @@
 """The step compiled for devices that are not there: what follows from it, what is refused, what is said."""
 
-import importlib.util
 import json
 import types
 
 import jax
 import pytest
-from jax.experimental import topologies
 
 from imagenet_jax import models
 from imagenet_jax.benchmarking import peaks, pod, pod_words, timing
-from imagenet_jax.errors import UserError
 from imagenet_jax.models import counting
 
 V5E = peaks.memory("TPU v5 lite"), peaks.peak("TPU v5 lite", "bfloat16"), peaks.links("TPU v5 lite")
@@ -48,7 +45,8 @@ def test_the_step_of_the_recipe_is_compiled_and_nothing_of_it_is_made(step_confi
     assert compiled.plan.fits is None and compiled.hours is None  # nobody knows what 'cpu' has
     said = pod_words.words(step_config, "cpu:8", compiled)
     assert "how much there is, is not known" in said and "the time is unknown" in said and "conv" in said
-    assert json.loads(json.dumps(pod_words.figures(step_config, "cpu:8", compiled)))["device_hours"] is None
+    figures = json.loads(json.dumps(pod_words.figures(step_config, "cpu:8", [compiled])))
+    assert figures["batches"][0]["device_hours"] is None
 
 
 def test_hours_are_those_of_all_steps(step_config, monkeypatch):
@@ -77,20 +75,19 @@ def test_a_program_that_is_too_large_is_told_with_what_it_needs(step_config, mon
     assert compiled.program is compiled.hours is None
     said = pod_words.words(step_config, "v5e:2x4", compiled)
     assert "does not fit: 20.51 GiB are needed, and a device has 15.75" in said and "--batch_per_device" in said
-    assert json.dumps(pod_words.figures(step_config, "v5e:2x4", compiled))
+    assert json.dumps(pod_words.figures(step_config, "v5e:2x4", [compiled]))
 
 
-def test_without_libtpu_it_is_said_what_to_install(monkeypatch):
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(UserError, match=r"pip install 'libtpu==\d+\.\d+"):
-        pod.devices_of("v5e:4x4")
-
-
-def test_a_topology_that_libtpu_does_not_know_is_one_message(monkeypatch):
-    def refuse(*_, **__):
-        raise jax.errors.JaxRuntimeError("INVALID_ARGUMENT: Invalid TPU external name: TPU v9\nmore")
-
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: "found")
-    monkeypatch.setattr(topologies, "get_topology_desc", refuse)
-    with pytest.raises(UserError, match="--topology=v9:2x2.*It says: Invalid TPU external name: TPU v9$"):
-        pod.devices_of("v9:2x2")
+def test_of_several_batches_the_largest_that_fits_is_told(step_config, monkeypatch):
+    for name, value in (("memory", V5E[0]), ("links", V5E[2])):
+        monkeypatch.setattr(peaks, name, lambda kind, value=value: value)
+    monkeypatch.setattr(peaks, "peak", lambda *_: V5E[1])
+    fits = pod.compile_for(step_config, jax.devices(), 4)
+    half, too_large = fits._replace(batch=2), fits._replace(batch=8, plan=pod.Plan(20.5, 16.0), program=None)
+    tight = fits._replace(batch=6, plan=fits.plan._replace(total=16.5))  # the compiler took it, the memory does not
+    assert pod.largest([half, fits, too_large, tight]) == 4
+    assert pod.largest([too_large]) is None
+    said = pod_words.several([half, fits, too_large]).splitlines()
+    assert said[3].split()[:3] == ["8", str(8 * fits.devices), "20.50"] and said[3].endswith("does not fit")
+    assert said[2].split()[-1] == f"{fits.hours:,.2f}" and said[4] == "The largest of these that fits is 4 a device."
+    assert json.loads(json.dumps(pod_words.figures(step_config, "v5e:2x4", [fits, too_large])))["largest"] == 4

@@ -54,6 +54,18 @@ def test_a_restart_reads_on_where_it_stopped() -> None:
         assert np.array_equal(read(step), whole[step * 32 : (step + 1) * 32])
 
 
+def test_the_next_epoch_is_drawn_before_it_begins(monkeypatch) -> None:
+    drawn, draw = [], order._draw
+    monkeypatch.setattr(order, "_draw", lambda seed, epoch, n: drawn.append(epoch) or draw(seed, epoch, n))
+    n, seed = 1000, 77
+    for first, known in ((0, [0]), (400, [0]), (500, [0, 1]), (900, [0, 1])):
+        order.stream(seed, n, np.arange(first, first + 100))
+        order._drawing().submit(int).result()  # what was asked of the thread before this is done
+        assert drawn == known
+    order.permutation(seed, 1, n)
+    assert drawn == [0, 1]
+
+
 def test_a_batch_larger_than_the_epoch_still_takes_every_example_equally() -> None:
     drawn = order.stream(0, 7, order.host_positions(2, 21, 0, 1))
     assert np.bincount(drawn, minlength=7).tolist() == [3] * 7

@@ -75,7 +75,10 @@ def conv2d(x: jax.Array, kernel: jax.Array, stride: int = 1, padding: Padding = 
 
     def as_matmul(x: jax.Array, kernel: jax.Array) -> jax.Array:
         patches = jnp.concatenate(_taps(x, window, stride, pads, 0.0), axis=-1)
-        return patches @ kernel.reshape(-1, kernel.shape[-1])
+        # XLA:CPU multiplies transposed matrices in place. With more axes it copies them for the kernel's gradient, in a
+        # scalar loop that takes as long as all else.
+        flat = patches.reshape(-1, patches.shape[-1]) @ kernel.reshape(-1, kernel.shape[-1])
+        return flat.reshape(*patches.shape[:-1], kernel.shape[-1])
 
     def one_by_one(x: jax.Array, kernel: jax.Array) -> jax.Array:
         parts = zip(jnp.split(x, groups, -1), jnp.split(kernel, groups, -1), strict=True)

@@ -62,7 +62,7 @@ def configure() -> None:
 def compile_only() -> None:
     """Leaves the devices of this machine alone, and keeps libtpu from asking who it is: programs are only compiled.
 
-    Before JAX is imported, which sets libtpu up. What the environment says already stays, but for the platform.
+    Before JAX is imported, which sets libtpu up. What the environment says of TPUs already stays.
     """
     os.environ["JAX_PLATFORMS"] = "cpu"
     os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "0"  # it could not be read without a device that runs the program

@@ -35,7 +35,7 @@ _GPUS = {
     "h100": _Gpu("NVIDIA H100 80GB HBM3", 9, 132, 128, 233472, 232448, 52428800, 1.98, 84942979072, 3352320000000),
     "h200": _Gpu("NVIDIA H200", 9, 132, 128, 233472, 232448, 52428800, 1.98, 151397597184, 4800000000000),
 }
-_GPU_TOPOLOGY = re.compile(rf"({'|'.join(_GPUS)}):([1-9]\d*)(?:x([1-9]\d*))?")
+_COUNTS = re.compile(r"(?:([1-9]\d*)x)?([1-9]\d*)")  # hosts, GPUs of each
 
 
 def devices_of(topology: str) -> list[jax.Device]:
@@ -44,8 +44,8 @@ def devices_of(topology: str) -> list[jax.Device]:
     Raises:
         UserError: their compiler is not installed, or knows no such topology.
     """
-    gpus = _GPU_TOPOLOGY.fullmatch(topology)
-    return _gpus(topology, *gpus.groups()) if gpus else _tpus(topology)
+    gpu = _GPUS.get(topology.partition(":")[0])
+    return _gpus(topology, gpu) if gpu else _tpus(topology)
 
 
 def _tpus(topology: str) -> list[jax.Device]:
@@ -66,13 +66,17 @@ def libtpu_release() -> str:
     return next((found[1] for found in wanted if found), "*")
 
 
-def _gpus(topology: str, name: str, first: str, second: str | None) -> list[jax.Device]:
-    hosts, each = (first, second) if second else ("1", first)
+def _gpus(topology: str, gpu: _Gpu) -> list[jax.Device]:
+    name, _, counts = topology.partition(":")
+    found = _COUNTS.fullmatch(counts)
+    if found is None:
+        raise UserError(f"--topology={topology}: how many? Write {name}:8, or {name}:4x8 for four hosts of eight")
     if not any(importlib.util.find_spec(f"jax_cuda{version}_plugin") for version in (12, 13)):
         release = metadata.version("jax")
         raise UserError("benchmark pod needs the compiler for GPUs, which needs no GPU: pip install "
                         f"jax-cuda12-plugin=={release} jax-cuda12-pjrt=={release} (or jax[cuda12], which brings them)")
-    return _described(topology, "XLA", "", "cuda", topology=f"1x{hosts}x{each}", target_config=_target(_GPUS[name]))
+    return _described(topology, "XLA", "", "cuda", topology=f"1x{found[1] or 1}x{found[2]}",
+                      target_config=_target(gpu))
 
 
 def _target(gpu: _Gpu) -> str:

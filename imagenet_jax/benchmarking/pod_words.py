@@ -71,11 +71,15 @@ def _conclusion(config: config_lib.Config, compiled: Compiled) -> str:
     rate = compiled.batch / least.seconds
     return (f"{least.binds.capitalize()} binds: at most {rate:,.0f} img/s a device, "
             f"{rate * compiled.devices:,.0f} in all. The recipe's {config.duration} on ImageNet, {compiled.steps:,} "
-            f"steps of {compiled.batch * compiled.devices:,}, take at least {compiled.hours:,.2f} hours, "
-            f"{compiled.hours * compiled.devices:,.1f} device-hours.\nThat is an estimate from below: every byte moved "
-            "once (of what is read in part, all) and at the full rate, three forward passes of multiply-adds a step at "
-            "the peak, what is reduced sent over all links at once, and the three as if none ever waited; nothing for "
-            "evaluation, checkpoints, input, start.")
+            f"steps of {compiled.batch * compiled.devices:,}, take at least {_hours(compiled.hours)} hours, "
+            f"{_hours(compiled.hours * compiled.devices)} device-hours.\n"
+            "That is an estimate from below: every byte moved once (of what is read in part, all) and at the full "
+            "rate, three forward passes of multiply-adds a step at the peak, what is reduced sent over all links at "
+            "once, and the three as if none ever waited; nothing for evaluation, checkpoints, input, start.")
+
+
+def _hours(hours: float) -> str:
+    return f"{hours:,.2f}" if hours >= 1 else f"{hours:.2g}"
 
 
 def several(found: list[Compiled]) -> str:
@@ -83,13 +87,12 @@ def several(found: list[Compiled]) -> str:
     lines = [f"{'a device':>9}{'global':>9}{'GiB':>8}{'MB an image':>13}{'ms a step':>11}{'img/s':>13}{'hours':>9}"]
     for each in found:
         row = f"{each.batch:9,}{each.batch * each.devices:9,}{each.plan.total:8.2f}"
-        if each.program is None:
-            row += "  does not fit"
-        else:
+        if each.program:
             row += f"{each.program.hbm_bytes / each.batch / 1e6:13,.0f}"
-            if seconds := each.program.bound.seconds:
-                row += f"{1e3 * seconds:11,.2f}{each.batch * each.devices / seconds:13,.0f}{each.hours:9,.2f}"
-        lines.append(row)
+        if each.hours:
+            seconds = each.program.bound.seconds
+            row += f"{1e3 * seconds:11,.2f}{each.batch * each.devices / seconds:13,.0f}{_hours(each.hours):>9}"
+        lines.append(row + ("  does not fit" if each.plan.fits is False else ""))
     if largest := pod.largest(found):
         lines.append(f"The largest of these that fits is {largest:,} a device.")
     return "\n".join(lines)

@@ -67,9 +67,10 @@ def test_the_step_is_measured_where_tensorflow_is_not_installed(tmp_path: Path) 
 
 
 def test_batches_are_numbers() -> None:
-    for batches in ("8,many", "0", "-4"):
-        ran = _benchmark("step", f"--config={DEMO}", f"--batches={batches}")
-        assert ran.returncode == 2 and f"--batches={batches}" in ran.stderr and "Traceback" not in ran.stderr
+    for topic, batches in (("step", "--batches=8,many"), ("step", "--batches=0"), ("pod", "--batch_per_device=-4"),
+                           ("scaling", "--batch_per_device=64,128")):
+        ran = _benchmark(topic, f"--config={DEMO}", batches)
+        assert ran.returncode == 2 and batches.partition("=")[0] in ran.stderr and "Traceback" not in ran.stderr
 
 
 def test_a_pod_is_asked_for_by_its_topology() -> None:

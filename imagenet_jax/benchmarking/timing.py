@@ -1,6 +1,5 @@
 """How fast the train step of a recipe is on the devices of this host, with drawn batches that are there already."""
 
-import contextlib
 import functools
 import gc
 import os
@@ -12,7 +11,6 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jax import monitoring
 
 from imagenet_jax import config as config_lib
 from imagenet_jax import models
@@ -26,7 +24,6 @@ from imagenet_jax.training.step import StepOptions, train_step
 EXAMPLES, CLASSES = 1_281_167, 1000  # of ImageNet, for which the recipes are
 WINDOWS = 5  # that share the time of a batch
 FLOPS_PER_MAC = 3 * 2  # a training step is counted as three forward passes, a multiply-add as two operations
-_CACHE_EVENTS = {"/jax/compilation_cache/cache_hits": "cache", "/jax/compilation_cache/cache_misses": "cold"}
 
 
 class Figures(NamedTuple):
@@ -43,8 +40,7 @@ class Figures(NamedTuple):
         mfu: `tflops` as a share of the published peak, None where one of them is not known.
         bandwidth: what a device moves through its memory, by `hlo.traffic`, as a share of the published rate; None
             where that is not known.
-        compile_s: seconds from the Python function to the program.
-        compiled: 'cold', 'cache' (read from JAX's compilation cache), or 'uncached' (nothing was kept there, either).
+        compile_s, compiled: seconds and source, see `parallel.Compiled`.
         memory_gib: most that a device held, None where nobody says.
         memory_from: 'device' (the peak since the process began), or 'compiler' (what the program plans for).
         hours: that the recipe's duration would take over ImageNet at this rate.
@@ -167,11 +163,7 @@ def ready(config: config_lib.Config, layout: parallel.Layout) -> Ready:
 def _measure(config: config_lib.Config, layout: parallel.Layout, seconds: float) -> Figures:
     options, micro, step, state, batch = ready(config, layout)
     model, size = options.model, config.augment.size
-    with _cache_events() as events:
-        start = time.perf_counter()
-        program = step.lower(state, batch).compile()  # which the calls of `step` use, too
-        compile_s = time.perf_counter() - start
-
+    program, compile_s, source = parallel.compiled(step, state, batch)
     taken = _windows(step, state, batch, seconds)
     rates = [config.global_batch / each for each in taken]
     rate = float(np.median(rates))
@@ -183,7 +175,7 @@ def _measure(config: config_lib.Config, layout: parallel.Layout, seconds: float)
     return Figures(
         config.global_batch, micro, getattr(model, "bn_group", None), rate, rate / len(layout.devices), min(rates),
         max(rates), 1e3 * config.global_batch / rate, tflops, mfu, share, compile_s,
-        events[-1] if events else "uncached", memory, memory_from,
+        source, memory, memory_from,
         recipe.plan(config, EXAMPLES)[0] * config.global_batch / rate / 3600)
 
 
@@ -247,22 +239,6 @@ def run(step: Any, state: TrainState, batch: PyTree, count: int) -> tuple[TrainS
         jax.block_until_ready(pending[0])
     jax.block_until_ready((state, pending))
     return state, (time.perf_counter() - start) / count
-
-
-@contextlib.contextmanager
-def _cache_events() -> Iterator[list[str]]:
-    """What JAX says meanwhile of its compilation cache: 'cache' for what was found there, 'cold' for what was put."""
-    found: list[str] = []
-
-    def listen(event: str, **_: Any) -> None:
-        if event in _CACHE_EVENTS:
-            found.append(_CACHE_EVENTS[event])
-
-    monitoring.register_event_listener(listen)
-    try:
-        yield found
-    finally:
-        monitoring.unregister_event_listener(listen)
 
 
 def _memory(program: Any, layout: parallel.Layout) -> tuple[float | None, str]:

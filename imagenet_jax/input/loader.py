@@ -154,18 +154,28 @@ def _eval_example(encoded: tf.Tensor, crop: tf.Tensor, *, resize: int, **view: A
 def prefetch(batches: Generator[Batch], put: Callable[[Batch], Any], depth: int) -> Iterator[Any]:
     """Puts batches on the devices in a thread, `depth` ahead of the one yielded, and closes them in the end.
 
-    Copies overlap with the step, and of a source that stalls nothing is felt for as long as there are batches ahead.
+    It begins at once, not with the first that is asked for. Copies overlap with the step, and of a source that stalls
+    nothing is felt for as long as there are batches ahead.
     """
+    begun = _prefetched(batches, put, depth)
+    next(begun)
+    return begun
+
+
+def _prefetched(batches: Generator[Batch], put: Callable[[Batch], Any], depth: int) -> Generator[Any]:
+    """`prefetch`, after a first None once it has begun."""
 
     def placed() -> Any:
         batch = next(batches, None)
         return batch if batch is None else put(batch)
 
-    thread, ahead = chunks.Executor(1, "put"), collections.deque()
+    thread = chunks.Executor(1, "put")
+    ahead = collections.deque(thread.submit(placed) for _ in range(depth))
     with contextlib.closing(batches):
         try:
+            yield None
             while True:
-                ahead.extend(thread.submit(placed) for _ in range(1 + depth - len(ahead)))
+                ahead.append(thread.submit(placed))
                 batch = ahead.popleft().result()
                 if batch is None:
                     return

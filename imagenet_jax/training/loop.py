@@ -4,7 +4,6 @@ import contextlib
 import functools
 import os
 import signal
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -92,7 +91,6 @@ def fit(run: Run, state: TrainState, first: int, progress: Progress, reporter: r
     Returns:
         What the last state says of every judged part, and how far the run has come.
     """
-    compiled = compile_ahead(run, state, first, reporter)
     evaluator = evaluating.make_evaluator(
         run.options.model, run.layout, batch=run.config.evaluation.batch, view=run.config.view,
         workers=loader.Workers(**run.config.loader))
@@ -100,6 +98,7 @@ def fit(run: Run, state: TrainState, first: int, progress: Progress, reporter: r
     pending, told = [], {}  # metrics of steps not yet looked at; what was said of damaged pictures
 
     with contextlib.closing(device_batches(run, first, told)) as batches, termination() as is_terminated:
+        compiled = compile_ahead(run, state, first, reporter)  # while the first batches are made
         for step in range(first, run.total_steps + 1):  # how many are done once it is
             if step > first:
                 with reporter.timed("input"):
@@ -157,18 +156,17 @@ def fit(run: Run, state: TrainState, first: int, progress: Progress, reporter: r
 
 
 def compile_ahead(run: Run, state: TrainState, first: int, reporter: reporting.Reporter) -> Callable[..., Any]:
-    """The compiled step; if images change their size from step `first` on, it has its program for each size already."""
+    """The step with its programs for all sizes of images from step `first` on."""
     step = parallel.compile_step(functools.partial(train_step, run.options), run.layout)
     ahead = dict.fromkeys(size for _, size in loader.sizes(run.augment, first))
     examples = run.config.global_batch // jax.process_count()
-    for size in ahead if len(ahead) > 1 else ():
+    for size in ahead if first < run.total_steps else ():
         batch = parallel.put_batch({"image": np.zeros((examples, size, size, 3), np.uint8),
                                     "label": np.zeros(examples, np.int32),
                                     "damaged": np.zeros(examples, np.float32)}, run.layout, run.micro_batches)
-        begun = time.monotonic()
         with reporter.timed("compile"):
-            step.lower(state, batch).compile()  # which the calls of `step` use, too
-        reporter.say(f"The step for images of {size} px was compiled in {time.monotonic() - begun:.1f} s.")
+            _, seconds, source = parallel.compiled(step, state, batch)
+        reporter.say(f"The step for images of {size} px was compiled in {seconds:.1f} s ({source}).")
     return step
 
 

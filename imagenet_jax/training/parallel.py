@@ -6,11 +6,13 @@ the same examples on any hardware.
 """
 
 import collections
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax import monitoring
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -19,6 +21,7 @@ from imagenet_jax.models.layers import AXIS
 
 PyTree = Any
 STEPS_IN_FLIGHT = 2  # dispatched ahead of the devices; more would only pile up batches there
+_CACHE_EVENTS = {"/jax/compilation_cache/cache_hits": "cache", "/jax/compilation_cache/cache_misses": "cold"}
 
 
 class Layout(NamedTuple):
@@ -78,6 +81,35 @@ def compile_step(step: Callable[[PyTree, PyTree], tuple[PyTree, PyTree]], layout
         return jax.pmap(step, AXIS, donate_argnums=0, devices=layout.devices)
     mapped = jax.shard_map(step, mesh=layout.mesh, in_specs=(P(), P(None, AXIS)), out_specs=P(), check_vma=False)
     return jax.jit(mapped, donate_argnums=0)
+
+
+class Compiled(NamedTuple):
+    """A program and where it came from.
+
+    seconds: from the Python function on. source: 'cold', 'cache' (read from JAX's compilation cache), or 'uncached'
+    (nothing was kept there, either).
+    """
+
+    program: jax.stages.Compiled
+    seconds: float
+    source: str
+
+
+def compiled(step: Callable[..., Any], state: PyTree, batch: PyTree) -> Compiled:
+    """The program of a step of `compile_step` for arguments like these; its calls with such use it, too."""
+    events = []
+
+    def listen(event: str, **_: Any) -> None:
+        if event in _CACHE_EVENTS:
+            events.append(_CACHE_EVENTS[event])
+
+    monitoring.register_event_listener(listen)
+    begun = time.perf_counter()
+    try:
+        program = step.lower(state, batch).compile()
+    finally:
+        monitoring.unregister_event_listener(listen)
+    return Compiled(program, time.perf_counter() - begun, events[-1] if events else "uncached")
 
 
 def compile_eval(evaluate: Callable[[PyTree, PyTree], PyTree], layout: Layout) -> Callable[..., PyTree]:

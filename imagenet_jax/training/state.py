@@ -36,7 +36,7 @@ def make_state(params: PyTree, batch_stats: PyTree, optimizer: optax.GradientTra
                frozen_patterns: tuple[str, ...] = (), with_ema: bool = False) -> TrainState:
     """The state at step 0; optimizer slots exist only for parameters that `frozen_patterns` leave to train."""
     trainable, _ = freeze.split(params, frozen_patterns)
-    return TrainState(jnp.zeros((), jnp.int32), params, batch_stats, optimizer.init(trainable),
+    return TrainState(jnp.zeros((), jnp.int32), params, batch_stats, jax.jit(optimizer.init)(trainable),
                       {"params": params, "batch_stats": batch_stats} if with_ema else None)
 
 

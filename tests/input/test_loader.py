@@ -209,7 +209,10 @@ def test_prefetch_keeps_order_and_runs_ahead_by_its_depth(depth) -> None:
         semaphore.release()
         return batch * 10
 
-    for taken, batch in enumerate(loader.prefetch((i for i in range(4)), place, depth), 1):
+    batches = loader.prefetch((i for i in range(4)), place, depth)
+    while len(put) < min(4, depth):  # before any is asked for
+        assert semaphore.acquire(timeout=10)
+    for taken, batch in enumerate(batches, 1):
         assert batch == (taken - 1) * 10
         while len(put) < min(4, taken + depth):
             assert semaphore.acquire(timeout=10)
@@ -239,3 +242,5 @@ def test_a_stall_is_not_felt_while_batches_are_ahead_and_an_error_comes_in_its_t
     assert next(endless) == 0
     endless.close()
     assert closed == [True]
+    loader.prefetch(source(), lambda batch: batch, 2).close()  # none was asked for
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("put")]

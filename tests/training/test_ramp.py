@@ -117,11 +117,10 @@ def test_every_size_is_compiled_before_the_first_step_and_told(growing, mode):
     assert not compiled and [batch["image"].shape[-2] for batch in placed] == [24, 24, 32, 32, 24, 24]
 
 
-@pytest.mark.parametrize("first, sizes", [(1, 2), (3, 2), (4, 0)])
+@pytest.mark.parametrize("first, sizes", [(1, 2), (3, 2), (4, 1), (6, 0)])
 def test_what_is_past_is_not_compiled(growing, first, sizes, monkeypatch):
     run, told = build(growing, ""), []
-    step = types.SimpleNamespace(lower=lambda *_: types.SimpleNamespace(compile=lambda: None))
-    monkeypatch.setattr(parallel, "compile_step", lambda *_: step)
+    monkeypatch.setattr(parallel, "compiled", lambda *_: parallel.Compiled(None, 1.0, "cold"))
     loop.compile_ahead(run, None, first, types.SimpleNamespace(timed=lambda _: contextlib.nullcontext(),
                                                                say=told.append))
     assert len(told) == sizes

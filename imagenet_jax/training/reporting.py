@@ -145,7 +145,7 @@ class Reporter:
     def timed(self, part: str) -> Iterator[None]:
         """Adds the seconds spent inside to `timings[part]`.
 
-        'compile' is for the first step, awaited; training is timed from its end.
+        'compile' is for all before the second step, the first one awaited; training is timed from its end.
         """
         if part == "compile":
             self._bar.set_description_str("compiling")

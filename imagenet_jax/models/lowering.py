@@ -18,7 +18,8 @@ from jax import lax
 
 Size = int | tuple[int, int]  # rows and columns, or both at once
 Padding = Size | str  # on each side, or 'SAME' as TensorFlow pads: what the image's size asks for, the odd one last
-Pads = tuple[tuple[int, int], tuple[int, int]]  # (above, below), (left, right)
+Pad = tuple[int, int]  # before and after, on one axis
+Pads = tuple[Pad, Pad]  # (above, below), (left, right)
 _PLAIN = contextvars.ContextVar("plain", default=False)
 
 
@@ -143,35 +144,57 @@ def max_pool(x: jax.Array, window: int, stride: int, padding: Size = 0, ceil: bo
     if _PLAIN.get():  # others know pooling without padding
         return pool(jnp.pad(x, ((0, 0), *pads, (0, 0)), constant_values=-jnp.inf), padding="VALID")
 
-    return _by_platform(x, cpu=lambda x: _max_pool_by_taps(x, window, stride, pads),
-                        default=functools.partial(pool, padding=pads))
+    def by_axes(x: jax.Array) -> jax.Array:
+        across = _max_along(x, 2, window, stride, pads[1])
+        return _max_along(across, 1, window, stride, pads[0])  # so the first maximum is that of the first row
+
+    return _by_platform(x, cpu=by_axes, default=functools.partial(pool, padding=pads))
 
 
-def _max_of_taps(x: jax.Array, window: int, stride: int, pads: Pads) -> jax.Array:
-    return functools.reduce(jnp.maximum, _taps(x, window, stride, pads, -jnp.inf))
+def _pad_along(x: jax.Array, axis: int, pad: Pad, fill: float) -> jax.Array:
+    return jnp.pad(x, [pad if each == axis else (0, 0) for each in range(x.ndim)], constant_values=fill)
+
+
+def _taps_along(x: jax.Array, axis: int, window: int, stride: int, pad: Pad) -> list[jax.Array]:
+    """The shifted views of x, padded with -inf, one for each cell of a window along one axis."""
+    x = _pad_along(x, axis, pad, -jnp.inf)
+    last = (x.shape[axis] - window) // stride * stride
+    return [lax.slice_in_dim(x, i, i + last + 1, stride, axis) for i in range(window)]
 
 
 # XLA:CPU runs select-and-scatter, the gradient of reduce-window, as a scalar loop.
-_max_pool_by_taps = jax.custom_vjp(_max_of_taps, nondiff_argnums=(1, 2, 3))
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3, 4))
+def _max_along(x: jax.Array, axis: int, window: int, stride: int, pad: Pad) -> jax.Array:
+    return functools.reduce(jnp.maximum, _taps_along(x, axis, window, stride, pad))
 
 
-def _max_pool_forward(x: jax.Array, window: int, stride: int, pads: Pads) -> tuple[jax.Array, Any]:
-    out = _max_of_taps(x, window, stride, pads)
-    return out, (x, out)
+def _max_along_forward(x: jax.Array, axis: int, window: int, stride: int, pad: Pad) -> tuple[jax.Array, Any]:
+    best, *others = _taps_along(x, axis, window, stride, pad)
+    # Which tap is the maximum is kept. To look for what equals it fails where XLA makes x anew and rounds otherwise.
+    first = jnp.zeros(best.shape, jnp.uint8)
+    for number, tap in enumerate(others, 1):
+        first = jnp.where(tap > best, jnp.uint8(number), first)
+        best = jnp.maximum(best, tap)
+    return best, (first, x.shape[axis])
 
 
-def _max_pool_backward(window: int, stride: int, pads: Pads, saved: Any, grad: jax.Array) -> tuple[jax.Array]:
-    x, out = saved
-    views, put_back = jax.vjp(lambda x: _taps(x, window, stride, pads, -jnp.inf), x)
-    free, shares = jnp.ones(out.shape, bool), []
-    for view in views:
-        chosen = free & (view == out)
-        free &= ~chosen
-        shares.append(jnp.where(chosen, grad, 0))
-    return put_back(shares)
+def _max_along_backward(axis: int, window: int, stride: int, pad: Pad, saved: Any,
+                        grad: jax.Array) -> tuple[jax.Array]:
+    first, size = saved
+    cells, outputs = -(-(size + sum(pad)) // stride), grad.shape[axis]
+
+    def placed(tap: int) -> jax.Array:
+        before = tap // stride
+        return _pad_along(jnp.where(first == tap, grad, 0), axis, (before, cells - outputs - before), 0.0)
+
+    # Pixels that lie `stride` apart have their gradients from the same taps: added up apart, then interleaved.
+    none = jnp.zeros_like(grad, shape=(*grad.shape[:axis], cells, *grad.shape[axis + 1:]))
+    phases = [functools.reduce(jnp.add, map(placed, range(phase, window, stride)), none) for phase in range(stride)]
+    padded = jnp.stack(phases, axis + 1).reshape(*grad.shape[:axis], cells * stride, *grad.shape[axis + 1:])
+    return (lax.slice_in_dim(padded, pad[0], pad[0] + size, 1, axis),)
 
 
-_max_pool_by_taps.defvjp(_max_pool_forward, _max_pool_backward)
+_max_along.defvjp(_max_along_forward, _max_along_backward)
 
 
 def avg_pool(x: jax.Array, window: int, stride: int, padding: Size = 0) -> jax.Array:

@@ -1,6 +1,10 @@
 """Each lowering for the CPU against the plain operation or a numpy formula, in value and in gradient."""
 
+import functools
+from collections.abc import Callable
+
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from agreement import assert_equal_with_gradients, draw
@@ -26,11 +30,22 @@ def test_conv2d_equals_the_plain_convolution(window, stride, padding, side, dtyp
 
 @pytest.mark.parametrize(("window", "stride", "padding", "side", "dtype"), [
     (3, 2, 1, 8, "float64"), (3, 2, 1, 5, "bfloat16"), (3, 2, 0, 7, "float64"), (2, 2, 0, 6, "float32"),
-    (3, 1, 1, 4, "float64"), (3, 2, 1, 1, "float64")])
+    (3, 1, 1, 4, "float64"), (3, 2, 1, 1, "float64"), (2, 3, 0, 8, "float64")])
 def test_max_pool_equals_flax(window, stride, padding, side, dtype) -> None:
     plain = lambda x: nn.max_pool(x, (window, window), (stride, stride), [(padding, padding)] * 2)
     ours = lambda x: lowering.max_pool(x, window, stride, padding)
     assert_equal_with_gradients(ours, plain, dtype, (2, side, side + 2, 3), ties=True)
+
+
+@pytest.mark.parametrize("channels", [1, 5, 8, 17])
+def test_a_maximum_gets_its_gradient_though_xla_may_round_what_is_pooled_in_another_way(channels) -> None:
+    def loss(pool: Callable, x: jax.Array, scale: jax.Array) -> jax.Array:
+        return (pool(jnp.maximum(x * scale + 1, 0)) * draw(2, 3, 8, 8, channels).astype(np.float32)).sum()
+
+    x, scale = (each.astype(np.float32) for each in (draw(0, 3, 17, 17, channels), draw(1, channels)))
+    ours, plain = (jax.jit(jax.grad(functools.partial(loss, pool)))(x, scale)
+                   for pool in (lambda x: lowering.max_pool(x, 3, 2), lambda x: nn.max_pool(x, (3, 3), (2, 2))))
+    np.testing.assert_allclose(ours, plain, atol=1e-5)
 
 
 def test_plain_operations_are_the_same_function_without_a_choice_of_platform() -> None:

@@ -67,7 +67,7 @@ def compile_only() -> None:
     os.environ["JAX_PLATFORMS"] = "cpu"
     os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "0"  # it could not be read without a device that runs the program
     os.environ["TPU_SKIP_MDS_QUERY"] = "1"  # of Google Cloud's metadata server
-    os.environ["ALLOW_MULTIPLE_LIBTPU_LOAD"] = "1"  # beside another compilation, or a run that has the chips
+    os.environ["ALLOW_MULTIPLE_LIBTPU_LOAD"] = "1"  # beside another that compiles
     for name, value in (("TPU_WORKER_HOSTNAMES", "localhost"), ("TPU_ACCELERATOR_TYPE", "v5litepod-4"),
                         ("TPU_MIN_LOG_LEVEL", "3"), ("TPU_STDERR_LOG_LEVEL", "3")):
         os.environ.setdefault(name, value)

@@ -183,7 +183,7 @@ def profile(config: config_lib.Config, batch: int | None, directory: str) -> lis
     """Traces some steps with a batch (None: as the recipe has it) into a directory; what their operations take."""
     layout = parallel.make_layout(config.parallel)
     side = ready(with_batch(config, batch, layout) if batch else config, layout)
-    program = side.step.lower(side.state, side.batch).compile()
+    program = parallel.compiled(side.step, side.state, side.batch).program
     state, _ = run(side.step, side.state, side.batch, 2)
     for number in range(profiling.STEPS):
         with profiling.window(directory, number, first=0):

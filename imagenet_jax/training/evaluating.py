@@ -61,6 +61,16 @@ def make_evaluator(model: nn.Module, layout: parallel.Layout, *, batch: int, vie
     return Evaluator(parallel.compile_eval(step, layout), layout, batch, view, workers)
 
 
+def compile_ahead(evaluator: Evaluator, variables: PyTree) -> parallel.Compiled:
+    """The program of a batch for variables like these, which `evaluate` then uses; a memory too small is known now."""
+    view, layout = evaluator.view, evaluator.layout
+    count = loader.eval_share(evaluator.batch, _host(), len(layout.local_devices))
+    shape = (count, *pixels.crop_axes(view.get("crops", 1), view.get("scales", ())), view["size"], view["size"], 3)
+    batch = {"image": np.zeros(shape, np.uint8), "label": np.zeros(count, np.int32), "index": np.zeros(count, np.int64),
+             "mask": np.zeros(count, np.float32)}
+    return parallel.compiled(evaluator.run, variables, parallel.put_batch(batch, layout))
+
+
 def fitting(view: Mapping[str, Any]) -> int:
     """Examples whose pixels a host has in a batch, at most; `view` has the keys of `config.view`."""
     crops = math.prod(pixels.crop_axes(view.get("crops", 1), view.get("scales", ())))
@@ -112,12 +122,16 @@ def placed(evaluator: Evaluator, part: loader.Part) -> Iterator[tuple[loader.Bat
     layout = evaluator.layout
     batches = loader.eval_batches(
         part, batch=evaluator.batch, view=evaluator.view, workers=evaluator.workers,
-        host_slice=loader.Host(jax.process_index(), jax.process_count()), local_devices=len(layout.local_devices))
+        host_slice=_host(), local_devices=len(layout.local_devices))
 
     def put(batch: loader.Batch) -> tuple[loader.Batch, PyTree]:
         return batch, parallel.put_batch({key: batch[key] for key in _TO_DEVICE}, layout)
 
     return loader.prefetch(batches, put, evaluator.workers.prefetch)
+
+
+def _host() -> loader.Host:
+    return loader.Host(jax.process_index(), jax.process_count())
 
 
 def protocol(dataset: dataset_lib.Dataset, split: str, config: config_lib.Config, model: nn.Module,

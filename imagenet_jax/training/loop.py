@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import itertools
 import os
 import signal
 from collections.abc import Callable, Iterator
@@ -31,7 +32,7 @@ from imagenet_jax.training import (
 from imagenet_jax.training.run import Run, build, describe, identity
 from imagenet_jax.training.saving import Progress, Saver, termination
 from imagenet_jax.training.starting import start
-from imagenet_jax.training.state import TrainState
+from imagenet_jax.training.state import TrainState, variables_of
 from imagenet_jax.training.step import train_step
 
 PyTree = Any
@@ -98,20 +99,20 @@ def fit(run: Run, state: TrainState, first: int, progress: Progress, reporter: r
     pending, told = [], {}  # metrics of steps not yet looked at; what was said of damaged pictures
 
     with contextlib.closing(device_batches(run, first, told)) as batches, termination() as is_terminated:
-        compiled = compile_ahead(run, state, first, reporter)  # while the first batches are made
+        run_step = compile_ahead(run, state, first, evaluator, reporter)  # while the first batches are made
         for step in range(first, run.total_steps + 1):  # how many are done once it is
             if step > first:
                 with reporter.timed("input"):
                     batch = next(batches)
                 with (reporter.timed("compile") if step == first + 1 else watchdog.doing("waiting for the devices"),
                       profiling.window(profile, step - first)):
-                    state, metrics = compiled(state, batch)
+                    state, metrics = run_step(state, batch)
                     pending.append(metrics)
                     jax.block_until_ready(pending[-parallel.STEPS_IN_FLIGHT:][0])
                 reporter.advance(step)
                 watchdog.passed(f"step {step}")
                 if profile and step - first == profiling.LAST:
-                    found = profiling.costs(profile, compiled.lower(state, batch).compile())
+                    found = profiling.costs(profile, parallel.compiled(run_step, state, batch).program)
                     reporter.say(profiling.words(profile, found))
 
             stop = is_terminated()
@@ -155,8 +156,9 @@ def fit(run: Run, state: TrainState, first: int, progress: Progress, reporter: r
     return judged, progress
 
 
-def compile_ahead(run: Run, state: TrainState, first: int, reporter: reporting.Reporter) -> Callable[..., Any]:
-    """The step with its programs for all sizes of images from step `first` on."""
+def compile_ahead(run: Run, state: TrainState, first: int, evaluator: evaluating.Evaluator,
+                  reporter: reporting.Reporter) -> Callable[..., Any]:
+    """The step with its programs for all sizes of images from step `first` on; that of the evaluations is made, too."""
     step = parallel.compile_step(functools.partial(train_step, run.options), run.layout)
     ahead = dict.fromkeys(size for _, size in loader.sizes(run.augment, first))
     examples = run.config.global_batch // jax.process_count()
@@ -167,6 +169,10 @@ def compile_ahead(run: Run, state: TrainState, first: int, reporter: reporting.R
         with reporter.timed("compile"):
             _, seconds, source = parallel.compiled(step, state, batch)
         reporter.say(f"The step for images of {size} px was compiled in {seconds:.1f} s ({source}).")
+    if run.judged:
+        with reporter.timed("compile"):
+            _, seconds, source = evaluating.compile_ahead(evaluator, variables_of(state))
+        reporter.say(f"The evaluation was compiled in {seconds:.1f} s ({source}).")
     return step
 
 
@@ -178,7 +184,7 @@ def _terminated(run: Run, saver: Saver, step: int, reporter: reporting.Reporter)
 
 
 def device_batches(run: Run, first: int, told: dict[str, None]) -> Iterator[PyTree]:
-    """This host's batches from step `first` on, laid over its devices ahead of time.
+    """This host's batches of the steps from `first` to the last, laid over its devices ahead of time.
 
     told: see `damaged.tell`.
     """
@@ -191,12 +197,16 @@ def device_batches(run: Run, first: int, told: dict[str, None]) -> Iterator[PyTr
     batches = make(run.train_part, seed=config.seed, start_step=first, global_batch=config.global_batch,
                    augment=run.augment, host_slice=host, workers=workers)
 
+    def left() -> Iterator[loader.Batch]:
+        with contextlib.closing(batches):
+            yield from itertools.islice(batches, run.total_steps - first)
+
     def put(batch: loader.Batch) -> PyTree:
         damaged.tell(batch["fault"], told)
         shown = {"image": batch["image"], "label": batch["label"], "damaged": np.float32(batch["fault"] != b"")}
         return parallel.put_batch(shown, run.layout, run.micro_batches)
 
-    return loader.prefetch(batches, put, config.loader.prefetch)
+    return loader.prefetch(left(), put, config.loader.prefetch)
 
 
 def added(run: Run, progress: Progress, pending: list[PyTree], step: int) -> Progress:

@@ -1,11 +1,13 @@
 """The nets of the tests of the train step, and the way a step is run on them."""
 
+import contextlib
 import functools
 from collections.abc import Iterable
 
 import jax
 import numpy as np
 from flax import linen as nn
+from jax import monitoring
 
 from imagenet_jax import config
 from imagenet_jax.models.layers import Conv, dense, normal
@@ -93,6 +95,18 @@ def run(opts: StepOptions, state: TrainState, batches: Iterable[dict[str, np.nda
         state, metrics = step(state, parallel.put_batch(batch, layout, micro))
         measured.append(parallel.get_state(metrics, layout))
     return parallel.get_state(state, layout), {k: np.array([m[k] for m in measured]) for k in measured[0]}
+
+
+@contextlib.contextmanager
+def compilations():
+    """A list that grows by what XLA compiles inside."""
+    found = []
+    listen = lambda event, *_, **about: found.append(about) if event.endswith("/backend_compile_duration") else None
+    monitoring.register_event_duration_secs_listener(listen)
+    try:
+        yield found
+    finally:
+        monitoring.unregister_event_duration_listener(listen)
 
 
 @functools.lru_cache

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import scipy.special
 from small_net import SmallNet
+from stepping import compilations
 
 from imagenet_jax import config as config_lib
 from imagenet_jax import dataset as dataset_lib
@@ -41,7 +42,11 @@ def variables(model):
 def judge(model, variables, part, batch, devices, mode, **view):
     layout = parallel.make_layout(mode, jax.devices()[:devices])
     evaluator = evaluating.make_evaluator(model, layout, batch=batch, view=VIEW | view)
-    predictions, names = evaluating.evaluate(evaluator, parallel.put_state(variables, layout), part)
+    variables = parallel.put_state(variables, layout)
+    evaluating.compile_ahead(evaluator, variables)
+    with compilations() as compiled:
+        predictions, names = evaluating.evaluate(evaluator, variables, part)
+    assert not compiled
     assert names == [f"image_{i}.JPEG" for i in range(53)]
     return predictions
 

@@ -82,9 +82,20 @@ def test_once_it_is_under_way_nothing_is_copied_unasked(small_config, tmp_path, 
     assert set(seen) == {1, 2, 3, 4, 5, 6}
 
 
-def test_a_finished_run_is_not_trained_again(finished, small_config):
+def test_a_finished_run_is_not_trained_again(small_config, tmp_path, monkeypatch):
+    finished, made, train_batches = tmp_path / "run", [], loop.loader.train_batches
+
+    def counted(*args, **asked):
+        for batch in train_batches(*args, **asked):
+            made.append(batch)
+            yield batch
+
+    monkeypatch.setattr(loop.loader, "train_batches", counted)
+    loop.train(small_config, str(finished))
+    assert len(made) == 6  # and none beyond the last step
     before, _ = state_at(finished)
     loop.train(small_config, str(finished))
+    assert len(made) == 6
     after, meta = state_at(finished)
     assert meta["step"] == 6 and after.keys() == before.keys()
     assert all(after[path].tobytes() == before[path].tobytes() for path in before)

@@ -7,8 +7,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from jax import monitoring
-from stepping import DropoutNet
+from stepping import DropoutNet, compilations
 from test_interruption import metrics, signal_at_step
 from test_loop import assert_identical, state_at
 
@@ -18,14 +17,13 @@ from imagenet_jax.benchmarking import timing
 from imagenet_jax.config import recipes
 from imagenet_jax.errors import UserError
 from imagenet_jax.input import loader
-from imagenet_jax.training import loop, parallel, recipe
+from imagenet_jax.training import evaluating, loop, parallel, recipe
 from imagenet_jax.training.run import build, describe
 from imagenet_jax.training.starting import start
 
 pytestmark = pytest.mark.usefixtures("without_pictures")
 EXAMPLES = 1_281_167
 FFCV = {16: (11, 13), 24: (17, 20), 32: (23, 27), 40: (29, 34), 56: (41, 48), 88: (65, 76)}  # start_ramp, end_ramp
-COMPILED = "/jax/core/compile/backend_compile_duration"
 
 
 @pytest.fixture
@@ -94,36 +92,39 @@ def test_interrupted_around_a_border_is_uninterrupted(growing, whole, tmp_path, 
     assert_identical(whole, tmp_path / "cut")
 
 
+def an_evaluator(run):
+    return evaluating.make_evaluator(run.options.model, run.layout, batch=run.config.evaluation.batch,
+                                     view=run.config.view)
+
+
 @pytest.mark.parametrize("mode", ["pmap", "shard_map"])
 def test_every_size_is_compiled_before_the_first_step_and_told(growing, mode):
     growing.parallel = mode
-    run, told, compiled = build(growing, ""), [], []
+    run, told = build(growing, ""), []
     reporter = types.SimpleNamespace(timed=lambda part: contextlib.nullcontext(), say=told.append)
     state = start(run).state
     assert describe(run, state).endswith("\nimages of 24 px, 32 from step 2 on, 24 from step 4 on")
     state = parallel.put_state(state, run.layout)
-    step = loop.compile_ahead(run, state, 0, reporter)
-    assert [line.split(" px")[0] for line in told] == [f"The step for images of {size}" for size in (24, 32)]
+    step = loop.compile_ahead(run, state, 0, an_evaluator(run), reporter)
+    assert [line.split(" was compiled in ")[0] for line in told] == [
+        "The step for images of 24 px", "The step for images of 32 px", "The evaluation"]
     with contextlib.closing(loop.device_batches(run, 0, {})) as batches:
         placed = [next(batches) for _ in range(6)]
-    listen = lambda event, seconds, **_: compiled.append(event) if event == COMPILED else None
-    monitoring.register_event_duration_secs_listener(listen)
-    try:
+    with compilations() as compiled:
         for batch in placed:
             state, _ = step(state, batch)
         jax.block_until_ready(state)
-    finally:
-        monitoring.unregister_event_duration_listener(listen)
     assert not compiled and [batch["image"].shape[-2] for batch in placed] == [24, 24, 32, 32, 24, 24]
 
 
 @pytest.mark.parametrize("first, sizes", [(1, 2), (3, 2), (4, 1), (6, 0)])
 def test_what_is_past_is_not_compiled(growing, first, sizes, monkeypatch):
     run, told = build(growing, ""), []
+    state = parallel.put_state(start(run).state, run.layout)
     monkeypatch.setattr(parallel, "compiled", lambda *_: parallel.Compiled(None, 1.0, "cold"))
-    loop.compile_ahead(run, None, first, types.SimpleNamespace(timed=lambda _: contextlib.nullcontext(),
-                                                               say=told.append))
-    assert len(told) == sizes
+    loop.compile_ahead(run, state, first, an_evaluator(run),
+                       types.SimpleNamespace(timed=lambda _: contextlib.nullcontext(), say=told.append))
+    assert len(told) == sizes + 1 and "evaluation" in told[-1]
 
 
 @pytest.mark.parametrize("ramp, words", [

@@ -102,7 +102,7 @@ RULES = {
     "stretch": _real(0, 1e6, above=True),
     "global_batch": _integer(1, 2**24),
     "max_per_device_batch": _integer(1, 2**24),
-    "parallel": _choice("pmap", "shard_map"),
+    "parallel": _choice("auto", "pmap", "shard_map"),
     "log_every": _duration(),
     "aux_weight": _real(),
     "ema_decay": _SHARE,

@@ -97,8 +97,9 @@ def fit(run: Run, state: TrainState, first: int, progress: Progress, reporter: r
         workers=loader.Workers(**run.config.loader))
     saver, judged = make_saver(run), {}
     pending, told = [], {}  # metrics of steps not yet looked at; what was said of damaged pictures
+    batches = device_batches(run, first, told, run.total_steps - first)
 
-    with contextlib.closing(device_batches(run, first, told)) as batches, termination() as is_terminated:
+    with contextlib.closing(batches), termination() as is_terminated:
         run_step = compile_ahead(run, state, first, evaluator, reporter)  # while the first batches are made
         for step in range(first, run.total_steps + 1):  # how many are done once it is
             if step > first:
@@ -183,8 +184,8 @@ def _terminated(run: Run, saver: Saver, step: int, reporter: reporting.Reporter)
     return SystemExit(128 + signal.SIGTERM)
 
 
-def device_batches(run: Run, first: int, told: dict[str, None]) -> Iterator[PyTree]:
-    """This host's batches of the steps from `first` to the last, laid over its devices ahead of time.
+def device_batches(run: Run, first: int, told: dict[str, None], steps: int | None = None) -> Iterator[PyTree]:
+    """This host's batches of `steps` steps from `first` on (None: without end), laid over its devices ahead of time.
 
     told: see `damaged.tell`.
     """
@@ -197,16 +198,16 @@ def device_batches(run: Run, first: int, told: dict[str, None]) -> Iterator[PyTr
     batches = make(run.train_part, seed=config.seed, start_step=first, global_batch=config.global_batch,
                    augment=run.augment, host_slice=host, workers=workers)
 
-    def left() -> Iterator[loader.Batch]:
+    def wanted() -> Iterator[loader.Batch]:
         with contextlib.closing(batches):
-            yield from itertools.islice(batches, run.total_steps - first)
+            yield from itertools.islice(batches, steps)
 
     def put(batch: loader.Batch) -> PyTree:
         damaged.tell(batch["fault"], told)
         shown = {"image": batch["image"], "label": batch["label"], "damaged": np.float32(batch["fault"] != b"")}
         return parallel.put_batch(shown, run.layout, run.micro_batches)
 
-    return loader.prefetch(left(), put, config.loader.prefetch)
+    return loader.prefetch(wanted(), put, config.loader.prefetch)
 
 
 def added(run: Run, progress: Progress, pending: list[PyTree], step: int) -> Progress:

@@ -3,6 +3,11 @@
 The global batch is cut by host, each host's slice into K micro-batches, each micro-batch over the host's
 devices: so consecutive examples lie on neighbouring devices of one micro-batch, and BatchNorm groups are
 the same examples on any hardware.
+
+On several hosts pmap makes global arrays of those of the host, and the other way round, at every call: with the 428
+arrays of ResNet-50's state, small ones, a call took 6.2 ms in each of two processes with a CPU device, 11.3 with four
+(1.1 and 3.6 by shard_map; 0.8 and 2.2 by pmap in one process alone). A step of few milliseconds would wait for that,
+so `auto` takes pmap on one host, shard_map on several.
 """
 
 import collections
@@ -41,8 +46,10 @@ class Layout(NamedTuple):
         return [d for d in self.devices if d.process_index == jax.process_index()]
 
 
-def make_layout(mode: str = "pmap", devices: list[jax.Device] | None = None) -> Layout:
-    """A layout over `devices`, by default all there are."""
+def make_layout(mode: str = "auto", devices: list[jax.Device] | None = None) -> Layout:
+    """A layout over `devices`, by default all there are; 'auto' is the way that costs less, see above."""
+    if mode == "auto":
+        mode = "pmap" if jax.process_count() == 1 else "shard_map"
     return Layout(mode, tuple(devices or jax.devices()))
 
 

@@ -164,7 +164,7 @@ def describe(run: Run, state: TrainState) -> str:
             f"{run.dataset.name}: {len(run.train_part.pool):,} training examples of {len(run.dataset.classes)} "
             f"classes, {splits}\n{_added(run)}"
             f"{run.total_steps:,} steps of {config.global_batch}: {len(devices)} x {devices[0].device_kind} under "
-            f"{config.parallel}, {share} examples each{accumulated}"
+            f"{run.layout.mode}, {share} examples each{accumulated}"
             + (f"\nimages of {config.augment.size} px{ramp}" if ramp else ""))
 
 

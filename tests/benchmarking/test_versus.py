@@ -12,7 +12,7 @@ def test_changes_are_values_of_the_type_of_their_key(step_config):
                                               "freeze=('a', 'b')"])
     assert (changed.parallel, changed.global_batch, changed.ema_decay) == ("shard_map", 32, 0.5)
     assert tuple(changed.freeze) == ("a", "b")
-    assert (step_config.parallel, step_config.global_batch) == ("pmap", 64)
+    assert (step_config.parallel, step_config.global_batch) == ("auto", 64)
 
 
 @pytest.mark.parametrize("change", ["model.dtyp=bfloat16", "parallel", "global_batch=many", "configs/resnet50.py"])

@@ -93,7 +93,7 @@ def fill():
 
 
 def train():
-    """A run, its evaluation, and another run that is stopped twice, once in a step and once in an evaluation."""
+    """A run, its evaluation, and another that is stopped twice, in a step and in an evaluation, and ends under pmap."""
     from small_net import SmallNet
 
     from imagenet_jax import config as config_lib
@@ -123,6 +123,7 @@ def train():
     for holder, name, patch in ((reporting.Reporter, "advance", stopped_at_step),
                                 (evaluating.exact, "collect", stopped_in_evaluation), (None, "", None)):
         before = getattr(holder, name, None)
+        config.parallel = "auto" if holder else "pmap"
         if holder:
             setattr(holder, name, patch)
         try:

@@ -84,7 +84,7 @@ def here(config, tmp_path_factory):
     assert codes == [0, 0], said
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(models.REGISTRY, "small", models.Spec(SmallNet))
-        patch.setattr(parallel, "make_layout", lambda mode: parallel.Layout(mode, tuple(jax.devices()[:4])))
+        patch.setattr(parallel, "make_layout", lambda mode: parallel.Layout("pmap", tuple(jax.devices()[:4])))
         loop.train(config, str(here / "one"))
         evaluating.evaluate_checkpoint(str(here / "one"), out=str(here / "evaluated_by_one"), bn_examples=20,
                                        view={"crops": 10, "scales": (32, 36)})

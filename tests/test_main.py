@@ -129,6 +129,8 @@ def test_a_mistake_is_one_message_and_exit_code_2(arguments, words):
     ("loss.label_smoothing", 1.5, "below 1"),
     ("augment.area", (0.5, 0.1), "(least, most)"),
     ("model.bn_group", 100, "must divide global_batch=256"),
+    ("compiler_options", ("xla_nope",), "a tuple, each 'NAME=VALUE'"),
+    ("compiler_options", ("xla_nope=1",), "add --config.parallel=shard_map"),
     ("early_stopping", "5 epochs", "set dataset.holdout"),
     ("dataset.fold", 1, "0..0 with dataset.holdout=0.0"),
     ("view.resize", 10, "at least view.size"),

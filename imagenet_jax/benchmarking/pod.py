@@ -4,7 +4,6 @@ Compilers for TPUs and GPUs need none, see `described`. The least time of a step
 computes, and from what a chip can do at most: real steps take longer.
 """
 
-import functools
 import re
 import time
 from collections.abc import Iterable
@@ -21,7 +20,7 @@ from imagenet_jax.models import counting
 from imagenet_jax.models.layers import AXIS
 from imagenet_jax.training import hlo, parallel, recipe
 from imagenet_jax.training.state import PyTree, TrainState, init_variables, make_state
-from imagenet_jax.training.step import StepOptions, train_step
+from imagenet_jax.training.step import StepOptions
 
 LARGEST = 10  # instructions that are told by name
 # What a device can do at most, and a chip of its links; None where it is not known.
@@ -130,7 +129,7 @@ def compile_for(config: config_lib.Config, devices: list[jax.Device], batch: int
     memory, program = peaks.memory(kind), None
     start = time.perf_counter()
     try:
-        compiled = lower(config, options, layout).compile()
+        compiled = parallel.compile_lowered(lower(config, options, layout))
     except jax.errors.JaxRuntimeError as error:
         plan = refused(str(error))
         if plan is None:
@@ -169,7 +168,7 @@ def lower(config: config_lib.Config, options: StepOptions, layout: parallel.Layo
 
     batch = {"image": jax.ShapeDtypeStruct((1, config.global_batch, size, size, 3), jnp.uint8),
              "label": jax.ShapeDtypeStruct((1, config.global_batch), jnp.int32)}
-    step = parallel.compile_step(functools.partial(train_step, options), layout)
+    step = recipe.compile_step(config, options, layout)
     return step.lower(_laid_out(jax.eval_shape(initial), layout, P()), _laid_out(batch, layout, P(None, AXIS)))
 
 

@@ -1,6 +1,5 @@
 """How fast the train step of a recipe is on the devices of this host, with drawn batches that are there already."""
 
-import functools
 import gc
 import os
 import platform
@@ -19,7 +18,7 @@ from imagenet_jax.errors import UserError
 from imagenet_jax.models import counting
 from imagenet_jax.training import hlo, parallel, profiling, recipe
 from imagenet_jax.training.state import PyTree, TrainState, init_variables, make_state
-from imagenet_jax.training.step import StepOptions, train_step
+from imagenet_jax.training.step import StepOptions
 
 EXAMPLES, CLASSES = 1_281_167, 1000  # of ImageNet, for which the recipes are
 WINDOWS = 5  # that share the time of a batch
@@ -126,9 +125,11 @@ def trial(config: config_lib.Config) -> list[str]:
         options = recipe.step_options(config, CLASSES, recipe.plan(config, EXAMPLES)[1])
         state = make_state(*init_variables(options.model, size, config.seed), options.optimizer, options.freeze,
                            bool(config.ema_decay))
-        step = parallel.compile_step(functools.partial(train_step, options), layout)
+        step = recipe.compile_step(config, options, layout)
         batch = parallel.put_batch(drawn(config.global_batch, size), layout, 1)
-        state, _ = step(parallel.put_state(state, layout), batch)
+        state = parallel.put_state(state, layout)
+        parallel.compiled(step, state, batch)
+        state, _ = step(state, batch)
         _, metrics = step(state, batch)
     except UserError as error:
         return [str(error)]
@@ -145,6 +146,7 @@ class Ready(NamedTuple):
     step: Any
     state: TrainState
     batch: PyTree
+    compiled: parallel.Compiled
 
 
 def ready(config: config_lib.Config, layout: parallel.Layout) -> Ready:
@@ -156,14 +158,14 @@ def ready(config: config_lib.Config, layout: parallel.Layout) -> Ready:
     state = make_state(*init_variables(model, size, config.seed), options.optimizer, options.freeze,
                        bool(config.ema_decay))
     batch = drawn(config.global_batch // jax.process_count(), size)
-    return Ready(options, micro, parallel.compile_step(functools.partial(train_step, options), layout),
-                 parallel.put_state(state, layout), parallel.put_batch(batch, layout, micro))
+    step, state = recipe.compile_step(config, options, layout), parallel.put_state(state, layout)
+    batch = parallel.put_batch(batch, layout, micro)
+    return Ready(options, micro, step, state, batch, parallel.compiled(step, state, batch))
 
 
 def _measure(config: config_lib.Config, layout: parallel.Layout, seconds: float) -> Figures:
-    options, micro, step, state, batch = ready(config, layout)
+    options, micro, step, state, batch, (program, compile_s, source) = ready(config, layout)
     model, size = options.model, config.augment.size
-    program, compile_s, source = parallel.compiled(step, state, batch)
     taken = _windows(step, state, batch, seconds)
     rates = [config.global_batch / each for each in taken]
     rate = float(np.median(rates))
@@ -183,13 +185,12 @@ def profile(config: config_lib.Config, batch: int | None, directory: str) -> lis
     """Traces some steps with a batch (None: as the recipe has it) into a directory; what their operations take."""
     layout = parallel.make_layout(config.parallel)
     side = ready(with_batch(config, batch, layout) if batch else config, layout)
-    program = parallel.compiled(side.step, side.state, side.batch).program
     state, _ = run(side.step, side.state, side.batch, 2)
     for number in range(profiling.STEPS):
         with profiling.window(directory, number, first=0):
             state, metrics = side.step(state, side.batch)
             jax.block_until_ready(metrics)
-    return profiling.costs(directory, program)
+    return profiling.costs(directory, side.compiled.program)
 
 
 def drawn(count: int, size: int) -> dict[str, np.ndarray]:
@@ -260,8 +261,9 @@ def setting(config: config_lib.Config) -> dict[str, Any]:
     memory = peaks.memory(devices[0].device_kind)
     model = models.make(num_classes=CLASSES, **config.model)
     params, macs = counting.params_and_macs(model, config.augment.size)
+    flags = " ".join(filter(None, map(os.environ.get, ("XLA_FLAGS", "LIBTPU_INIT_ARGS"))))
     return {"device": {"kind": devices[0].device_kind, "platform": devices[0].platform, "count": len(devices)},
-            "versions": versions(), "xla_flags": os.environ.get("XLA_FLAGS", ""), "config": config.to_dict(),
+            "versions": versions(), "xla_flags": flags, "config": config.to_dict(),
             "bn_group": getattr(model, "bn_group", None), "params": params, "macs": macs,
             "flops_per_mac": FLOPS_PER_MAC, "peak": peak and peak._asdict(), "memory": memory and memory._asdict()}
 

@@ -28,6 +28,7 @@ def base() -> Config:
     config.global_batch = 256  # examples in one optimizer step, whatever the hardware
     config.max_per_device_batch = 256  # a larger share of the global batch is accumulated in micro-batches
     config.parallel = "auto"  # 'pmap', or 'shard_map': jit + shard_map on a one-axis mesh; see training.parallel
+    config.compiler_options = ()  # of XLA for the train step, each 'NAME=VALUE'; pmap takes none
     config.log_every = "50 steps"
     config.aux_weight = 0.3  # of the loss of each auxiliary head, in models that have them
     config.ema_decay = 0.0  # of an average of weights and BatchNorm statistics, judged in their place; 0 for none

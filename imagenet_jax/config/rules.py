@@ -103,6 +103,7 @@ RULES = {
     "global_batch": _integer(1, 2**24),
     "max_per_device_batch": _integer(1, 2**24),
     "parallel": _choice("auto", "pmap", "shard_map"),
+    "compiler_options": _many(Rule(lambda v: _TEXT.holds(v) and bool(re.fullmatch(r"\w+=.+", v)), "'NAME=VALUE'")),
     "log_every": _duration(),
     "aux_weight": _real(),
     "ema_decay": _SHARE,
@@ -234,6 +235,9 @@ def check(config: ConfigDict) -> None:
     if not least <= config.augment.magnitude <= most:
         raise UserError(f"config.augment.magnitude={config.augment.magnitude} makes no sense: with augment.policy="
                         f"{config.augment.policy!r} it must be {least}..{most}")
+    if config.compiler_options and config.parallel != "shard_map":
+        raise UserError(f"config.compiler_options={config.compiler_options} makes no sense with parallel="
+                        f"{config.parallel!r}: JAX's pmap takes none; add --config.parallel=shard_map")
     if config.early_stopping and not config.dataset.holdout:
         raise UserError("early_stopping selects on the holdout: set dataset.holdout, such as 0.01")
     if config.model.bn_group and config.global_batch % config.model.bn_group:

@@ -24,6 +24,7 @@ from imagenet_jax.training import (
     judging,
     parallel,
     profiling,
+    recipe,
     reporting,
     run_report,
     schedule,
@@ -33,7 +34,6 @@ from imagenet_jax.training.run import Run, build, describe, identity
 from imagenet_jax.training.saving import Progress, Saver, termination
 from imagenet_jax.training.starting import start
 from imagenet_jax.training.state import TrainState, variables_of
-from imagenet_jax.training.step import train_step
 
 PyTree = Any
 
@@ -160,7 +160,7 @@ def fit(run: Run, state: TrainState, first: int, progress: Progress, reporter: r
 def compile_ahead(run: Run, state: TrainState, first: int, evaluator: evaluating.Evaluator,
                   reporter: reporting.Reporter) -> Callable[..., Any]:
     """The step with its programs for all sizes of images from step `first` on; that of the evaluations is made, too."""
-    step = parallel.compile_step(functools.partial(train_step, run.options), run.layout)
+    step = recipe.compile_step(run.config, run.options, run.layout)
     ahead = dict.fromkeys(size for _, size in loader.sizes(run.augment, first))
     examples = run.config.global_batch // jax.process_count()
     for size in ahead if first < run.total_steps else ():

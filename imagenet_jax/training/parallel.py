@@ -11,8 +11,9 @@ so `auto` takes pmap on one host, shard_map on several.
 """
 
 import collections
+import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -79,15 +80,28 @@ def micro_batches(layout: Layout, global_batch: int, max_per_device: int, bn_gro
     return count
 
 
-def compile_step(step: Callable[[PyTree, PyTree], tuple[PyTree, PyTree]], layout: Layout) -> Callable[..., Any]:
+def compile_step(step: Callable[[PyTree, PyTree], tuple[PyTree, PyTree]], layout: Layout,
+                 options: Sequence[str] = ()) -> Callable[..., Any]:
     """Compiles step(state, batch) -> (state, metrics); the state is donated.
 
     Batch leaves are [K, M, ...] on each device; the metrics returned are replicated.
+
+    options: of XLA, each 'NAME=VALUE'.
+
+    Raises:
+        UserError: options for pmap.
     """
     if layout.mode == "pmap":
+        if options:
+            raise UserError("config.compiler_options are for parallel='shard_map' alone: JAX's pmap takes none")
         return jax.pmap(step, AXIS, donate_argnums=0, devices=layout.devices)
     mapped = jax.shard_map(step, mesh=layout.mesh, in_specs=(P(), P(None, AXIS)), out_specs=P(), check_vma=False)
-    return jax.jit(mapped, donate_argnums=0)
+    return jax.jit(mapped, donate_argnums=0, compiler_options=dict(map(_option, options)))
+
+
+def _option(text: str) -> tuple[str, bool | str]:
+    name, _, value = text.partition("=")
+    return name, {"true": True, "false": False}.get(value.lower(), value)
 
 
 class Compiled(NamedTuple):
@@ -113,10 +127,25 @@ def compiled(step: Callable[..., Any], state: PyTree, batch: PyTree) -> Compiled
     monitoring.register_event_listener(listen)
     begun = time.perf_counter()
     try:
-        program = step.lower(state, batch).compile()
+        program = compile_lowered(step.lower(state, batch))
     finally:
         monitoring.unregister_event_listener(listen)
     return Compiled(program, time.perf_counter() - begun, events[-1] if events else "uncached")
+
+
+def compile_lowered(lowered: Any) -> jax.stages.Compiled:
+    """Compiles a step of `compile_step` that was lowered.
+
+    Raises:
+        UserError: an option that this XLA has not, or not with that value.
+        jax.errors.JaxRuntimeError: what else the compiler says, such as that the memory is too small.
+    """
+    try:
+        return lowered.compile()
+    except jax.errors.JaxRuntimeError as error:
+        if found := re.search("No such compile option: .*|While setting option .*", str(error)):
+            raise UserError(f"config.compiler_options: {found[0].rstrip('.')}") from error
+        raise
 
 
 def compile_eval(evaluate: Callable[[PyTree, PyTree], PyTree], layout: Layout) -> Callable[..., PyTree]:

@@ -8,9 +8,9 @@ from typing import Any
 from imagenet_jax import config as config_lib
 from imagenet_jax import models
 from imagenet_jax.errors import UserError
-from imagenet_jax.training import losses, optimizer, schedule
+from imagenet_jax.training import losses, optimizer, parallel, schedule
 from imagenet_jax.training.mixing import Mix
-from imagenet_jax.training.step import StepOptions
+from imagenet_jax.training.step import StepOptions, train_step
 from imagenet_jax.transfer import freeze
 
 
@@ -29,6 +29,11 @@ def step_options(config: config_lib.Config, num_classes: int, learning_rate: sch
     return StepOptions(model, optimizer.make(learning_rate, **stated),
                        losses.make(**config.loss), config.seed, patterns,
                        config.ema_decay, config.ema_warmup, config.aux_weight, Mix(**config.mix), sam_rho)
+
+
+def compile_step(config: config_lib.Config, options: StepOptions, layout: parallel.Layout) -> Callable[..., Any]:
+    """The train step of a config on a layout, see `parallel.compile_step`."""
+    return parallel.compile_step(functools.partial(train_step, options), layout, config.compiler_options)
 
 
 def plan(config: config_lib.Config, examples: int) -> tuple[int, schedule.Schedule]:

@@ -9,8 +9,8 @@ from imagenet_jax import durable, hosts
 from imagenet_jax.errors import UserError
 
 # What may change when a run goes on elsewhere: it changes no number.
-HARDWARE_KEYS = ("dataset.dir", "dataset.add_dir", "dataset.service", "loader.", "parallel", "max_per_device_batch",
-                 "log_every", "checkpoint.", "evaluation.batch")
+HARDWARE_KEYS = ("dataset.dir", "dataset.add_dir", "dataset.service", "loader.", "parallel", "compiler_options",
+                 "max_per_device_batch", "log_every", "checkpoint.", "evaluation.batch")
 # What hosts of one run may have each its own way.
 HOST_KEYS = ("dataset.dir", "dataset.service", "loader.")
 # What may change when a run is extended: it leaves the steps that are done as they are.

@@ -55,8 +55,7 @@ def test_utilisation_is_three_passes_of_two_operations_over_the_peak():
 
 
 def test_the_bandwidth_is_what_the_program_moves_over_the_published_rate(step_config):
-    step, state, batch = timing.ready(step_config, parallel.make_layout())[2:]
-    program = step.lower(state, batch).compile()
+    program = timing.ready(step_config, parallel.make_layout()).compiled.program
     memory = peaks.memory("TPU v5e")
     share = timing.bandwidth(program, 1e-3, memory)
     assert share == 2 * timing.bandwidth(program, 2e-3, memory)

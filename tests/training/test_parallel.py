@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from small_net import SmallNet
-from stepping import sgd
+from stepping import compilations, sgd
 
 from imagenet_jax.errors import UserError
 from imagenet_jax.models.layers import BatchNorm
@@ -90,6 +90,30 @@ def test_consecutive_examples_lie_on_neighbouring_devices_of_one_micro_batch():
     layout = parallel.make_layout("pmap", jax.devices()[:2])
     put = np.asarray(parallel.put_batch({"index": np.arange(8)}, layout, 2)["index"])
     assert put.tolist() == [[[0, 1], [4, 5]], [[2, 3], [6, 7]]]  # [device, micro-batch, example]
+
+
+def test_options_reach_the_compiler_once_and_what_it_does_not_know_is_told():
+    layout = parallel.make_layout("shard_map", jax.devices()[:2])
+    state, batch = parallel.put_state(np.ones(8), layout), parallel.put_batch({"x": np.ones((4, 8))}, layout, 1)
+
+    def step(state, batch):
+        return state * jnp.sin(batch["x"].sum()) + jnp.cos(state).sum(), batch["x"].sum()
+
+    def compiled(*options):
+        made = parallel.compile_step(step, layout, options)
+        return made, parallel.compiled(made, state, batch).program.as_text().count("fusion(")
+
+    (_, usual), (made, fusions) = compiled(), compiled("xla_cpu_use_fusion_emitters=false")
+    assert usual != fusions
+    with compilations() as found:
+        jax.block_until_ready(made(state, batch))
+    assert not found
+    for option, words in (("xla_nope=1", "compiler_options: No such compile option: 'xla_nope'"),
+                          ("xla_cpu_use_fusion_emitters=maybe", "'maybe' is not a valid bool value$")):
+        with pytest.raises(UserError, match=words):
+            compiled(option)
+    with pytest.raises(UserError, match="pmap takes none"):
+        parallel.compile_step(step, layout._replace(mode="pmap"), ("a=1",))
 
 
 @pytest.mark.parametrize("batch, limit, group, words", [

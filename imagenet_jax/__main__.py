@@ -14,7 +14,7 @@ from types import ModuleType
 from typing import Any
 
 from imagenet_jax import runtime
-from imagenet_jax.errors import UserError
+from imagenet_jax.errors import UserError, out_of_memory
 
 COMMANDS = pathlib.Path(__file__).parent / "commands"
 _WIDTH = 120  # columns of help
@@ -47,6 +47,10 @@ def main() -> None:
         if error.strerror is None:
             raise
         _fail(f"{error.filename or name}: {error.strerror}")
+    except RuntimeError as error:  # as JAX's are
+        if message := out_of_memory(error):
+            _fail(message)
+        raise
 
 
 def _parse_flags(command: ModuleType, argv: list[str]) -> list[str]:

@@ -7,10 +7,14 @@ import subprocess
 import sys
 import textwrap
 
+import jax
+import jax.numpy as jnp
 import pytest
+from absl import app
 
 from imagenet_jax import config as config_lib
 from imagenet_jax import models
+from imagenet_jax.__main__ import main
 from imagenet_jax.config.rules import RULES
 from imagenet_jax.errors import UserError
 
@@ -48,6 +52,19 @@ def run_code(code):
     env = {name: value for name, value in os.environ.items() if not name.startswith("TF_")}
     return subprocess.run([sys.executable, "-c", textwrap.dedent(code)], cwd=ROOT, env=env, capture_output=True,
                           text=True)
+
+
+def test_a_memory_too_small_is_one_message(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["imagenet_jax", "models"])
+    monkeypatch.setattr(app, "run", lambda *_: jnp.zeros(2**50))
+    with pytest.raises(SystemExit, match="2"):
+        main()
+    said = capsys.readouterr().err
+    assert said.startswith("error: a device has too little memory. Out of memory allocating 4503599627370496 bytes.\n")
+    assert "--config.max_per_device_batch" in said
+    monkeypatch.setattr(app, "run", lambda *_: jax.jit(lambda x: x, compiler_options={"nope": 1})(1.0))
+    with pytest.raises(jax.errors.JaxRuntimeError, match="nope"):  # a fault of ours: whole
+        main()
 
 
 def test_nothing_is_heard_of_tensorflow_but_its_warnings_and_errors():

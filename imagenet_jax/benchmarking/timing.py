@@ -14,7 +14,7 @@ import numpy as np
 from imagenet_jax import config as config_lib
 from imagenet_jax import models
 from imagenet_jax.benchmarking import peaks
-from imagenet_jax.errors import UserError
+from imagenet_jax.errors import UserError, out_of_memory
 from imagenet_jax.models import counting
 from imagenet_jax.training import hlo, parallel, profiling, recipe
 from imagenet_jax.training.state import PyTree, TrainState, init_variables, make_state
@@ -86,7 +86,7 @@ def measure(config: config_lib.Config, batches: Sequence[int] = (), *, seconds: 
         except UserError as error:
             result = Refused(batch, str(error), False)
         except jax.errors.JaxRuntimeError as error:
-            if "RESOURCE_EXHAUSTED" not in str(error):
+            if not out_of_memory(error):
                 raise
             result = Refused(batch, "does not fit the memory of the devices", True)
         gc.collect()  # what a failed try still holds of the devices

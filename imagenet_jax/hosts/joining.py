@@ -11,7 +11,7 @@ from typing import NoReturn
 
 import jax
 
-from imagenet_jax.errors import UserError
+from imagenet_jax.errors import UserError, out_of_memory
 from imagenet_jax.hosts import meeting, store, watchdog
 from imagenet_jax.hosts.agreement import agreement
 
@@ -111,7 +111,9 @@ class _Watch:
     def give_up(self, error: BaseException) -> BaseException:
         """Tells the others why this host ends without them; returns what is to be raised."""
         self._telling = True
-        if isinstance(error, jax.errors.JaxRuntimeError):  # most likely what is seen here of another's end
+        if message := out_of_memory(error):
+            error = UserError(message)
+        elif isinstance(error, jax.errors.JaxRuntimeError):  # most likely what is seen here of another's end
             time.sleep(_GRACE)
             reason = self._ended[1] if self._ended else str(error).splitlines()[0][:300]
             error = UserError(f"lost the other hosts: {reason}\nThe same command on all hosts goes on from the last "

@@ -57,6 +57,14 @@ def give_up():
     hosts.gather("what will not be", None)
 
 
+def overflow():
+    """The devices of host 1 have no such memory."""
+    import jax.numpy as jnp
+
+    jnp.zeros(2**50 if PROCESS else 1).block_until_ready()
+    hosts.gather("what will not be", None)
+
+
 def hang():
     """Host 1 stands still as if its machine did, and host 0 waits for it as for a collective."""
     watchdog.FLOOR, watchdog._ANSWERED_WITHIN, joining._GRACE = 18.0, 0.6, 0.6
@@ -139,7 +147,7 @@ def train():
 try:
     with hosts.joined(coordinator=f"localhost:{PORT}", processes=2, process=PROCESS, seconds=60):
         {"agree": agree, "fill": fill, "give_up": give_up, "hang": hang, "hang_at_once": hang,
-         "train": train}[SCENARIO]()
+         "overflow": overflow, "train": train}[SCENARIO]()
 except UserError as error:
     print(f"error: {error}", file=sys.stderr)
     sys.exit(2)

@@ -139,6 +139,13 @@ def test_a_mistake_on_one_host_ends_all(tmp_path):
     assert said[1] == "error: no such dataset\n" and said[0] == "error: ended by host 1: no such dataset\n"
 
 
+def test_a_memory_too_small_on_one_host_ends_all(tmp_path):
+    codes, said = run_two("overflow", tmp_path)
+    words = "a device has too little memory. Out of memory allocating 4503599627370496 bytes.\nFor training"
+    assert codes == [2, 2] and said[1].startswith(f"error: {words}")
+    assert said[0].startswith(f"error: ended by host 1: {words}") and "Traceback" not in said[0] + said[1]
+
+
 def test_a_disk_without_room_ends_all_hosts_with_one_message(tmp_path):
     codes, said = run_two("fill", tmp_path)
     assert codes == [2, 2], said

@@ -262,7 +262,8 @@ def setting(config: config_lib.Config) -> dict[str, Any]:
     model = models.make(num_classes=CLASSES, **config.model)
     params, macs = counting.params_and_macs(model, config.augment.size)
     flags = " ".join(filter(None, map(os.environ.get, ("XLA_FLAGS", "LIBTPU_INIT_ARGS"))))
-    return {"device": {"kind": devices[0].device_kind, "platform": devices[0].platform, "count": len(devices)},
+    return {"device": {"kind": devices[0].device_kind, "platform": devices[0].platform, "count": len(devices),
+                       "mode": parallel.make_layout(config.parallel).mode},
             "versions": versions(), "xla_flags": flags, "config": config.to_dict(),
             "bn_group": getattr(model, "bn_group", None), "params": params, "macs": macs,
             "flops_per_mac": FLOPS_PER_MAC, "peak": peak and peak._asdict(), "memory": memory and memory._asdict()}

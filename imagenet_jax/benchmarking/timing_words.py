@@ -16,7 +16,7 @@ def heading(setting: Mapping[str, Any]) -> str:
     model, size, macs = config["model"], config["augment"]["size"], setting["macs"]
     only = ", the first size of augment.ramp" if config["augment"]["ramp"] else ""
     lines = [
-        f"{model['name']}, {size} px{only}, {model['dtype']}, {config['parallel']} on {device['count']} x "
+        f"{model['name']}, {size} px{only}, {model['dtype']}, {device['mode']} on {device['count']} x "
         f"{device['kind']}; JAX {setting['versions']['jax']}",
         f"{macs / 1e9:.3g} G multiply-adds an image forward; a training step is counted as 3 x forward, 2 FLOPs a "
         f"multiply-add: {FLOPS_PER_MAC * macs / 1e9:.3g} GFLOP an image",

@@ -81,7 +81,7 @@ def here(config, tmp_path_factory):
     config.dataset.dir = make_dataset(here / "small", 96, 53, 4)
     (here / "config.json").write_text(json.dumps(config.to_dict()))
     codes, said = run_two("train", here)
-    assert codes == [0, 0], said
+    assert codes == [0, 0] and "4 x cpu under shard_map, " in said[0] and "4 x cpu under pmap, " in said[0], said
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(models.REGISTRY, "small", models.Spec(SmallNet))
         patch.setattr(parallel, "make_layout", lambda mode: parallel.Layout("pmap", tuple(jax.devices()[:4])))

@@ -128,7 +128,7 @@ def trial(config: config_lib.Config) -> list[str]:
         step = recipe.compile_step(config, options, layout)
         batch = parallel.put_batch(drawn(config.global_batch, size), layout, 1)
         state = parallel.put_state(state, layout)
-        parallel.compiled(step, state, batch)
+        parallel.compiled(step, state, batch)  # says in words which compiler_options there are not
         state, _ = step(state, batch)
         _, metrics = step(state, batch)
     except UserError as error:

@@ -127,7 +127,7 @@ def eval_batches(part: Part, *, batch: int, view: Mapping[str, Any], host_slice:
     Yields:
         As `train_batches`; where the view has several crops, image is uint8 [B, C, S, S, 3].
     """
-    per_host = eval_share(batch, host_slice, local_devices)
+    per_host = -(-batch // (host_slice.count * local_devices)) * local_devices
     count = -(-len(part.pool) // (per_host * host_slice.count))
     positions = np.arange(count * per_host * host_slice.count).reshape(count, host_slice.count, per_host)
     mine = positions[:, host_slice.index]
@@ -140,11 +140,6 @@ def eval_batches(part: Part, *, batch: int, view: Mapping[str, Any], host_slice:
         parts.relabel(part, loaded["index"], loaded["label"])
         loaded["mask"] = (mine[i] < len(part.pool)).astype(np.float32)
         yield loaded
-
-
-def eval_share(batch: int, host_slice: Host, local_devices: int) -> int:
-    """Examples that a host has in a batch of an evaluation: see `eval_batches`."""
-    return -(-batch // (host_slice.count * local_devices)) * local_devices
 
 
 def eval_transform(view: Mapping[str, Any]) -> chunks.Transform:

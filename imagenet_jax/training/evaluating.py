@@ -39,7 +39,7 @@ class StoppedError(Exception):
 
 
 class Evaluator(NamedTuple):
-    """A compiled evaluation. view: the keys of `config.view`."""
+    """A compiled evaluation. batch: examples at a time over all devices. view: the keys of `config.view`."""
 
     run: Callable[[PyTree, PyTree], PyTree]
     layout: parallel.Layout
@@ -51,24 +51,25 @@ class Evaluator(NamedTuple):
 def make_evaluator(model: nn.Module, layout: parallel.Layout, *, batch: int, view: Mapping[str, Any],
                    workers: loader.Workers = loader.DEFAULT, probabilities: bool = False,
                    columns: np.ndarray | None = None) -> Evaluator:
-    """Prepares to evaluate `batch` examples at a time over all devices, or what memory holds; nothing is compiled yet.
+    """Prepares to evaluate `batch` examples at a time, or what memory holds, as many on each device; compiles nothing.
 
     columns: int32 [classes], the model's logit of each class of the dataset, if they differ.
     """
     step = functools.partial(exact.eval_step, make_apply(model), probabilities=probabilities, columns=columns,
                              mirrored=view.get("crops") in pixels.MIRRORED)
-    batch = min(batch, fitting(view) * jax.process_count())
+    devices = len(layout.devices)
+    batch = -(-min(batch, fitting(view) * jax.process_count()) // devices) * devices
     return Evaluator(parallel.compile_eval(step, layout), layout, batch, view, workers)
 
 
 def compile_ahead(evaluator: Evaluator, variables: PyTree) -> parallel.Compiled:
     """The program of a batch for variables like these, which `evaluate` then uses; a memory too small is known now."""
-    view, layout = evaluator.view, evaluator.layout
-    count = loader.eval_share(evaluator.batch, _host(), len(layout.local_devices))
+    view = evaluator.view
+    count = evaluator.batch // jax.process_count()
     shape = (count, *pixels.crop_axes(view.get("crops", 1), view.get("scales", ())), view["size"], view["size"], 3)
     batch = {"image": np.zeros(shape, np.uint8), "label": np.zeros(count, np.int32), "index": np.zeros(count, np.int64),
              "mask": np.zeros(count, np.float32)}
-    return parallel.compiled(evaluator.run, variables, parallel.put_batch(batch, layout))
+    return parallel.compiled(evaluator.run, variables, parallel.put_batch(batch, evaluator.layout))
 
 
 def fitting(view: Mapping[str, Any]) -> int:
@@ -122,16 +123,12 @@ def placed(evaluator: Evaluator, part: loader.Part) -> Iterator[tuple[loader.Bat
     layout = evaluator.layout
     batches = loader.eval_batches(
         part, batch=evaluator.batch, view=evaluator.view, workers=evaluator.workers,
-        host_slice=_host(), local_devices=len(layout.local_devices))
+        host_slice=loader.Host(jax.process_index(), jax.process_count()), local_devices=len(layout.local_devices))
 
     def put(batch: loader.Batch) -> tuple[loader.Batch, PyTree]:
         return batch, parallel.put_batch({key: batch[key] for key in _TO_DEVICE}, layout)
 
     return loader.prefetch(batches, put, evaluator.workers.prefetch)
-
-
-def _host() -> loader.Host:
-    return loader.Host(jax.process_index(), jax.process_count())
 
 
 def protocol(dataset: dataset_lib.Dataset, split: str, config: config_lib.Config, model: nn.Module,

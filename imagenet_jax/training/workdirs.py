@@ -8,7 +8,7 @@ from imagenet_jax import config as config_lib
 from imagenet_jax import durable, hosts
 from imagenet_jax.errors import UserError
 
-# What may change when a run goes on elsewhere: it changes no number.
+# What may change when a run goes on elsewhere: it changes no number, but for rounding.
 HARDWARE_KEYS = ("dataset.dir", "dataset.add_dir", "dataset.service", "loader.", "parallel", "compiler_options",
                  "max_per_device_batch", "log_every", "checkpoint.", "evaluation.batch")
 # What hosts of one run may have each its own way.
